@@ -1,0 +1,180 @@
+//! Pages with identity: one bit per page. Used wherever pages are real: real guests, page fidelity, the byte harness.
+
+use super::{PageSet, proportions};
+use crate::units::{Bytes, PAGE_SIZE, PageIndex};
+
+/// A set of page indices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bitmap {
+    words: Vec<u64>,
+    count: u64,
+}
+
+impl Bitmap {
+    /// The set of all pages from 0 up to and without `pages`.
+    #[must_use]
+    pub fn full(pages: u64) -> Bitmap {
+        (0..pages).map(PageIndex).collect()
+    }
+
+    /// Number of pages in the set.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether `page` is in the set.
+    #[must_use]
+    pub fn contains(&self, page: PageIndex) -> bool {
+        let (word, bit) = position(page);
+        self.words.get(word).is_some_and(|w| w & bit != 0)
+    }
+
+    /// Puts `page` in; whether it was not there before.
+    pub fn insert(&mut self, page: PageIndex) -> bool {
+        let (word, bit) = position(page);
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        let fresh = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        self.count += u64::from(fresh);
+        fresh
+    }
+
+    /// Takes `page` out; whether it was there.
+    pub fn remove(&mut self, page: PageIndex) -> bool {
+        let (word, bit) = position(page);
+        let Some(w) = self.words.get_mut(word) else { return false };
+        let there = *w & bit != 0;
+        *w &= !bit;
+        self.count -= u64::from(there);
+        there
+    }
+
+    /// The first page of the set at or after `from`.
+    #[must_use]
+    pub fn next_at(&self, from: PageIndex) -> Option<PageIndex> {
+        let (mut word, bit) = position(from);
+        let mut bits = self.words.get(word)? & !(bit - 1);
+        while bits == 0 {
+            word += 1;
+            bits = *self.words.get(word)?;
+        }
+        Some(PageIndex(word as u64 * 64 + u64::from(bits.trailing_zeros())))
+    }
+
+    /// The last page of the set at or before `from`.
+    #[must_use]
+    pub fn prev_at(&self, from: PageIndex) -> Option<PageIndex> {
+        if self.words.is_empty() {
+            return None;
+        }
+        let from = from.0.min(self.words.len() as u64 * 64 - 1);
+        let (mut word, bit) = position(PageIndex(from));
+        let mut bits = self.words[word] & (bit | (bit - 1));
+        while bits == 0 {
+            word = word.checked_sub(1)?;
+            bits = self.words[word];
+        }
+        Some(PageIndex(word as u64 * 64 + 63 - u64::from(bits.leading_zeros())))
+    }
+
+    /// The pages in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = PageIndex> + '_ {
+        let mut next = PageIndex(0);
+        std::iter::from_fn(move || {
+            let page = self.next_at(next)?;
+            next = PageIndex(page.0 + 1);
+            Some(page)
+        })
+    }
+}
+
+fn position(page: PageIndex) -> (usize, u64) {
+    let word = usize::try_from(page.0 / 64).expect("a page index that fits memory");
+    (word, 1 << (page.0 % 64))
+}
+
+impl FromIterator<PageIndex> for Bitmap {
+    fn from_iter<I: IntoIterator<Item = PageIndex>>(pages: I) -> Bitmap {
+        let mut set = Bitmap::default();
+        for page in pages {
+            set.insert(page);
+        }
+        set
+    }
+}
+
+impl PageSet for Bitmap {
+    fn len(&self) -> Bytes {
+        Bytes(self.count * PAGE_SIZE)
+    }
+
+    fn take(&mut self, limit: Bytes) -> Bitmap {
+        let mut taken = Bitmap::default();
+        let mut next = PageIndex(0);
+        for _ in 0..limit.pages() {
+            let Some(page) = self.next_at(next) else { break };
+            self.remove(page);
+            taken.insert(page);
+            next = page;
+        }
+        taken
+    }
+
+    fn split(mut self, weights: &[u64]) -> Vec<Bitmap> {
+        proportions(self.count, weights).into_iter().map(|part| self.take(Bytes::from_pages(part))).collect()
+    }
+
+    fn merge(&mut self, other: Bitmap) {
+        if other.words.len() > self.words.len() {
+            self.words.resize(other.words.len(), 0);
+        }
+        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
+            assert!(*mine & theirs == 0, "merged page sets overlap");
+            *mine |= theirs;
+        }
+        self.count += other.count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_set_of_numbers(pages in proptest::collection::btree_set(0u64..300, 0..80), from in 0u64..320, limit in 0u64..90) {
+            let mut set: Bitmap = pages.iter().copied().map(PageIndex).collect();
+            prop_assert_eq!(set.count(), pages.len() as u64);
+            prop_assert_eq!(set.next_at(PageIndex(from)).map(|p| p.0), pages.range(from..).next().copied());
+            prop_assert_eq!(set.prev_at(PageIndex(from)).map(|p| p.0), pages.range(..=from).next_back().copied());
+            let taken = set.take(Bytes::from_pages(limit));
+            let first: BTreeSet<u64> = pages.iter().copied().take(usize::try_from(limit).unwrap()).collect();
+            prop_assert_eq!(taken.iter().map(|p| p.0).collect::<BTreeSet<_>>(), first);
+            set.merge(taken);
+            prop_assert_eq!(set.iter().map(|p| p.0).collect::<BTreeSet<_>>(), pages);
+        }
+
+        #[test]
+        fn a_split_loses_nothing(pages in proptest::collection::btree_set(0u64..300, 0..80), weights in proptest::collection::vec(0u64..5, 1..5)) {
+            prop_assume!(weights.iter().any(|&w| w > 0));
+            let set: Bitmap = pages.iter().copied().map(PageIndex).collect();
+            let mut whole = Bitmap::default();
+            for part in set.split(&weights) {
+                whole.merge(part);
+            }
+            prop_assert_eq!(whole.iter().map(|p| p.0).collect::<BTreeSet<_>>(), pages);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "overlap")]
+    fn overlapping_sets_are_refused() {
+        let mut a = Bitmap::full(3);
+        a.merge(Bitmap::full(1));
+    }
+}

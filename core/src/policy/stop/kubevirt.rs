@@ -1,0 +1,93 @@
+//! `KubeVirt`'s supervision of QEMU: a migration that makes no progress is escalated.
+//!
+//! `virt-launcher` polls what remains and remembers the least. When that has not improved for the progress timeout, the
+//! migration is stuck, and the next step of the escalation is taken: raise the downtime limit (VEP 291), switch to post-copy,
+//! or abort (VEP 248). A raised limit gives the migration a fresh chance; after the last step nothing more is tried and the
+//! migration is aborted.
+
+use super::{PolicyEntry, Verdict, Watching, within};
+use crate::strategy::SpecError;
+use crate::units::{Bytes, Rate, Span, Time};
+use crate::vocabulary::Stall;
+
+pub(super) const ENTRY: PolicyEntry = PolicyEntry {
+    name: "kubevirt",
+    origin: "KubeVirt virt-launcher; VEP 248, VEP 291",
+    summary: "QEMU's rule; no progress for `progress_timeout` takes the next step of `on_stall`: raise-limit, post-copy or abort",
+};
+
+/// `KubeVirt` polls job statistics of libvirt at this interval.
+const POLL: Span = Span::from_millis(400);
+
+/// What is done about a migration that makes no progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Escalation {
+    /// Allow this downtime from now on.
+    RaiseLimit(Span),
+    /// Switch to post-copy.
+    PostCopy,
+    /// Give the migration up.
+    Abort,
+}
+
+/// QEMU's rule, supervised.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KubeVirt {
+    downtime_limit: Span,
+    progress_timeout: Span,
+    on_stall: Vec<Escalation>,
+    steps_taken: usize,
+    progress: Option<Stall>,
+}
+
+impl KubeVirt {
+    /// The rule with its first downtime limit, the time without progress that counts as a stall, and the steps of escalation.
+    #[must_use]
+    pub fn new(downtime_limit: Span, progress_timeout: Span, on_stall: Vec<Escalation>) -> KubeVirt {
+        KubeVirt { downtime_limit, progress_timeout, on_stall, steps_taken: 0, progress: None }
+    }
+
+    pub(super) fn judge(&mut self, _now: Time, remaining: Bytes, rate: Rate) -> Verdict {
+        if remaining <= within(rate, self.downtime_limit) { Verdict::Converged } else { Verdict::Continue }
+    }
+
+    pub(super) fn watching(&self, now: Time) -> Watching {
+        let fresh = Stall { patience: self.progress_timeout, best: Bytes(u64::MAX), since: now };
+        Watching { every: POLL, below: Some(self.downtime_limit), stall: Some(self.progress.unwrap_or(fresh)) }
+    }
+
+    pub(super) fn progressed(&mut self, stall: Stall) {
+        self.progress = Some(stall);
+    }
+
+    pub(super) fn stalled(&mut self, now: Time) -> Verdict {
+        let step = self.on_stall.get(self.steps_taken).copied().unwrap_or(Escalation::Abort);
+        self.steps_taken += 1;
+        match step {
+            Escalation::RaiseLimit(limit) => {
+                self.downtime_limit = self.downtime_limit.max(limit);
+                self.progress = Some(Stall { patience: self.progress_timeout, best: Bytes(u64::MAX), since: now });
+                Verdict::Continue
+            }
+            Escalation::PostCopy => Verdict::PostCopy,
+            Escalation::Abort => Verdict::Abort,
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), SpecError> {
+        if self.downtime_limit == Span::ZERO {
+            return Err(SpecError::OutOfRange { key: "downtime_limit", allowed: "above zero" });
+        }
+        if self.progress_timeout == Span::ZERO {
+            return Err(SpecError::OutOfRange { key: "progress_timeout", allowed: "above zero" });
+        }
+        Ok(())
+    }
+}
+
+impl Default for KubeVirt {
+    /// `KubeVirt`'s defaults: QEMU's limit, 150 s without progress, then abort.
+    fn default() -> KubeVirt {
+        KubeVirt::new(Span::from_millis(300), Span::from_secs(150), vec![Escalation::Abort])
+    }
+}

@@ -1,0 +1,163 @@
+//! Strategies: compositions of stages and policies.
+//!
+//! Every strategy is a [`Spec`]: which stages a migration has (rounds of live copy before the switch, a push after it) and
+//! which policies decide inside them. A [`Preset`] is a spec with a name that a user can type; each lives in a file of its own
+//! and is registered in [`PRESETS`].
+
+mod hybrid;
+mod post_copy;
+mod pre_copy;
+mod stop_and_copy;
+
+use crate::policy::stop::StopRule;
+use crate::policy::throttle::ThrottlePolicy;
+use crate::policy::timeout::CompletionTimeout;
+use crate::units::{Rate, Span};
+use crate::vocabulary::Prepaging;
+
+/// Every preset, in the order in which they are listed and compared.
+pub const PRESETS: [Preset; 4] = [stop_and_copy::PRESET, pre_copy::PRESET, post_copy::PRESET, hybrid::PRESET];
+
+/// A strategy under the name by which users call it.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    /// What users type.
+    pub name: &'static str,
+    /// Who published or built it.
+    pub origin: &'static str,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// Its composition with default options.
+    pub spec: fn() -> Spec,
+}
+
+/// The preset called `name`.
+#[must_use]
+pub fn preset(name: &str) -> Option<&'static Preset> {
+    PRESETS.iter().find(|p| p.name == name)
+}
+
+/// A complete description of how a VM is migrated.
+///
+/// | `live` | `push` | known as |
+/// |---|---|---|
+/// | no | no | stop-and-copy |
+/// | yes | no | pre-copy |
+/// | no | yes | post-copy |
+/// | yes | yes | hybrid |
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// Rounds of copying while the guest runs at the source; without, the guest is stopped at once.
+    pub live: Option<LiveCopy>,
+    /// What is left when the guest stops is pushed after it has resumed at the destination; without, it is sent before.
+    pub push: Option<Push>,
+    /// How pages travel.
+    pub transfer: Transfer,
+    /// When a migration that takes too long is ended, and how.
+    pub timeout: Option<CompletionTimeout>,
+    /// How long a cut link may stay cut before the switch until the migration is given up. After the switch it is waited for.
+    pub link_patience: Span,
+}
+
+/// The stage of copying in rounds while the guest runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LiveCopy {
+    /// When it ends.
+    pub stop: StopRule,
+    /// How the guest is slowed down so that it ends.
+    pub throttle: Option<ThrottlePolicy>,
+    /// Leave out pages that are dirty again when their turn comes in a round (Clark et al., NSDI 2005).
+    pub skip_redirtied: bool,
+}
+
+/// The stage of pushing memory to a guest that already runs at the destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Push {
+    /// In which order.
+    pub prepaging: Prepaging,
+}
+
+/// How pages travel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transfer {
+    /// Parallel connections; at least 1.
+    pub streams: u16,
+    /// Limit of the sending rate over all streams.
+    pub limit: Option<Rate>,
+    /// The limit does not hold while the guest is paused (QEMU).
+    pub unlimited_while_paused: bool,
+    /// Pages of zeros are sent as a mark.
+    pub elide_zero_pages: bool,
+}
+
+impl Default for Transfer {
+    fn default() -> Transfer {
+        Transfer { streams: 1, limit: None, unlimited_while_paused: false, elide_zero_pages: true }
+    }
+}
+
+impl Default for Spec {
+    fn default() -> Spec {
+        Spec { live: None, push: None, transfer: Transfer::default(), timeout: None, link_patience: Span::from_secs(30) }
+    }
+}
+
+/// Why a composition has no meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// No streams.
+    #[error("`streams` must be at least 1")]
+    NoStreams,
+    /// No pivots.
+    #[error("`pivots` must be at least 1")]
+    NoPivots,
+    /// A parameter of a policy outside its range.
+    #[error("`{key}` must be {allowed}")]
+    OutOfRange {
+        /// The key of the option.
+        key: &'static str,
+        /// What it may be.
+        allowed: &'static str,
+    },
+}
+
+impl Spec {
+    /// Checks the composition and the ranges of its parameters.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), SpecError> {
+        if self.transfer.streams == 0 {
+            return Err(SpecError::NoStreams);
+        }
+        if self.transfer.limit.is_some_and(|r| r.0 <= 0.0) {
+            return Err(SpecError::OutOfRange { key: "limit", allowed: "above zero" });
+        }
+        if let Some(Push { prepaging: Prepaging::Bubbling { pivots: 0 } }) = self.push {
+            return Err(SpecError::NoPivots);
+        }
+        if let Some(live) = &self.live {
+            live.stop.check()?;
+            if let Some(throttle) = &live.throttle {
+                throttle.check()?;
+            }
+        }
+        self.timeout.as_ref().map_or(Ok(()), CompletionTimeout::check)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn presets_are_valid_and_named_apart() {
+        let names: BTreeSet<_> = PRESETS.iter().map(|p| p.name).collect();
+        assert_eq!(names.len(), PRESETS.len());
+        for p in &PRESETS {
+            assert_eq!((p.spec)().check(), Ok(()), "{}", p.name);
+            assert!(!p.origin.is_empty() && !p.summary.is_empty());
+        }
+    }
+}
