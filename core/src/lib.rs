@@ -4,6 +4,7 @@
 //! [`machine`] for the contract between the two and [`vocabulary`] for the words they use.
 #![forbid(unsafe_code)]
 
+pub mod conductor;
 pub mod ledger;
 pub mod machine;
 pub mod pages;

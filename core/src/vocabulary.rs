@@ -155,6 +155,7 @@ pub enum Command<P> {
         /// At most this much, going on round-robin in address order where the last limited collection ended.
         limit: Option<Bytes>,
         /// Add them to this outstanding send instead of handing them over; pages that the send still holds are not added twice.
+        /// When the send is over, they are handed over.
         into: Option<CmdId>,
     },
     /// Give pages back to the tracker: they count as dirty again.

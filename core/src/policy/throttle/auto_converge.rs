@@ -2,7 +2,7 @@
 
 use super::{PolicyEntry, Round};
 use crate::strategy::SpecError;
-use crate::units::Share;
+use crate::units::{Share, Span};
 
 pub(super) const ENTRY: PolicyEntry = PolicyEntry {
     name: "auto-converge",
@@ -23,7 +23,19 @@ pub struct AutoConverge {
     pub max: f64,
     strikes: u32,
     throttle: f64,
+    period: Period,
 }
+
+/// What has happened since the guest was last judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Period {
+    wire: u64,
+    dirty: u64,
+    length: Span,
+}
+
+/// The guest is judged over periods of at least this length.
+const MIN_PERIOD: Span = Span::from_secs(1);
 
 /// So many rounds over the trigger make a step.
 const STRIKES: u32 = 2;
@@ -32,11 +44,18 @@ impl AutoConverge {
     /// The policy with its parameters, each a share from 0 to 1.
     #[must_use]
     pub fn new(trigger: f64, initial: f64, increment: f64, max: f64) -> AutoConverge {
-        AutoConverge { trigger, initial, increment, max, strikes: 0, throttle: 0.0 }
+        AutoConverge { trigger, initial, increment, max, strikes: 0, throttle: 0.0, period: Period::default() }
     }
 
     pub(super) fn round_ended(&mut self, round: &Round) -> Option<Share> {
-        if round.dirty.0 as f64 <= self.trigger * round.wire.0 as f64 {
+        self.period.wire += round.wire.0;
+        self.period.dirty += round.dirty.0;
+        self.period.length += round.duration();
+        if self.period.length < MIN_PERIOD {
+            return None;
+        }
+        let period = std::mem::take(&mut self.period);
+        if period.dirty as f64 <= self.trigger * period.wire as f64 {
             return None;
         }
         self.strikes += 1;
@@ -50,8 +69,7 @@ impl AutoConverge {
     }
 
     pub(super) fn check(self) -> Result<(), SpecError> {
-        for (key, value) in
-            [("trigger", self.trigger), ("initial", self.initial), ("increment", self.increment), ("max", self.max)]
+        for (key, value) in [("trigger", self.trigger), ("initial", self.initial), ("increment", self.increment), ("max", self.max)]
         {
             if !(0.0..1.0).contains(&value) {
                 return Err(SpecError::OutOfRange { key, allowed: "at least 0 and below 1" });

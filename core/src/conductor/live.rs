@@ -1,0 +1,203 @@
+//! Live copy: rounds of sending what is dirty while the guest runs at the source.
+//!
+//! A round ends in one of two ways. Under most rules everything collected has been sent; then dirty pages are counted, the rule
+//! judges, and what is dirty makes the next send. Rules in the manner of QEMU look into the round: when the estimate of what
+//! is pending comes below their threshold, dirty pages are counted exactly, and if that is still too much they join the send
+//! that is under way, which is where the next round begins.
+
+use super::{Conductor, Kind, State};
+use crate::machine::Outcome;
+use crate::pages::PageSet;
+use crate::policy::stop::{Round, Totals, Verdict};
+use crate::units::{Bytes, Rate, Share, Time};
+use crate::vocabulary::{CmdId, Command, Region, Sent, Watch, WatchEnd, Watched};
+
+/// The round under way.
+#[derive(Debug)]
+pub(super) struct LiveCopy {
+    /// When its sending began.
+    started: Time,
+    /// What it had to send at its beginning.
+    to_send: Bytes,
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Dirty pages are being collected for a new send.
+    Collecting,
+    /// The round is being sent, and perhaps watched.
+    Sending { send: CmdId, watch: Option<CmdId> },
+    /// Everything has been sent; dirty pages are being counted.
+    Counting { sent: Sent, ended: Time },
+    /// The watch says that little is pending; dirty pages are being counted while the send goes on.
+    Checking { send: CmdId, pending: Bytes, rate: Rate },
+    /// Dirty pages are being added to the send.
+    Joining { send: CmdId, pending: Bytes },
+}
+
+impl<P: PageSet> Conductor<P> {
+    pub(super) fn begin_live_copy(&mut self, now: Time) {
+        self.state = State::LiveCopy(LiveCopy { started: now, to_send: Bytes::ZERO, step: Step::Collecting });
+        self.collect(None);
+    }
+
+    fn live(&mut self) -> Option<&mut LiveCopy> {
+        match &mut self.state {
+            State::LiveCopy(live) => Some(live),
+            State::Waiting
+            | State::Preparation
+            | State::Switch(_)
+            | State::Push(_)
+            | State::Release
+            | State::Rollback(_)
+            | State::Ended(_) => None,
+        }
+    }
+
+    /// The pages of a round are here. They may also be those that were to join a send that has ended meanwhile.
+    pub(super) fn round_collected(&mut self, now: Time, set: P) {
+        let to_send = set.len();
+        let send = self.send(set, self.rounds, None);
+        self.rounds += 1;
+        let watch = self.watch(now, send);
+        self.state = State::LiveCopy(LiveCopy { started: now, to_send, step: Step::Sending { send, watch } });
+    }
+
+    /// Orders the watch that the stop rule wants.
+    fn watch(&mut self, now: Time, send: CmdId) -> Option<CmdId> {
+        let watching = self.spec.live.as_ref()?.stop.watching(now)?;
+        let watch = Watch { send, every: watching.every, below: watching.below, stall: watching.stall };
+        Some(self.desk.order(Command::Watch(watch)))
+    }
+
+    pub(super) fn round_sent(&mut self, now: Time, id: CmdId, sent: Sent) {
+        let Some(live) = self.live() else { return };
+        match live.step {
+            Step::Sending { send, .. } => {
+                debug_assert_eq!(send, id);
+                live.step = Step::Counting { sent, ended: now };
+                self.desk.order(Command::PeekDirty { region: Region::Memory });
+            }
+            // The count or the collection that is under way is answered as if the send were still there.
+            Step::Checking { .. } | Step::Joining { .. } => {}
+            Step::Collecting | Step::Counting { .. } => unreachable!("no send is under way"),
+        }
+    }
+
+    pub(super) fn watched(&mut self, now: Time, id: CmdId, watched: Watched) {
+        if let (Some(stall), Some(spec)) = (watched.stall, &mut self.spec.live) {
+            spec.stop.progressed(stall);
+        }
+        let Some(live) = self.live() else { return };
+        let send = match live.step {
+            Step::Sending { send, watch } if watch == Some(id) => send,
+            Step::Sending { .. } | Step::Collecting | Step::Counting { .. } | Step::Checking { .. } | Step::Joining { .. } => {
+                return;
+            }
+        };
+        match watched.end {
+            WatchEnd::Below => {
+                live.step = Step::Checking { send, pending: watched.pending, rate: watched.rate };
+                self.desk.order(Command::PeekDirty { region: Region::Memory });
+            }
+            WatchEnd::Stalled => {
+                live.step = Step::Sending { send, watch: None };
+                let verdict = self.spec.live.as_mut().expect("live copy has a spec").stop.stalled(now);
+                if verdict == Verdict::Continue {
+                    let watch = self.watch(now, send);
+                    self.live().expect("still copying").step = Step::Sending { send, watch };
+                } else {
+                    self.act(verdict);
+                }
+            }
+            // The completion of the send says the rest.
+            WatchEnd::SendEnded => live.step = Step::Sending { send, watch: None },
+        }
+    }
+
+    /// Dirty pages have been counted: the round is judged.
+    pub(super) fn counted(&mut self, now: Time, dirty: Bytes) {
+        let (index, totals) = (self.rounds - 1, Totals { memory: self.memory, sent: self.sent });
+        let Some(live) = self.live() else { return };
+        let started = live.started;
+        match live.step {
+            Step::Counting { sent, ended } => {
+                let round = Round { index, started, ended, wire: sent.wire, skipped: sent.skipped, dirty };
+                let verdict = self.spec.live.as_mut().expect("live copy has a spec").stop.round_ended(now, &round, totals);
+                if verdict == Verdict::Continue {
+                    self.throttle(&round);
+                    self.live().expect("still copying").step = Step::Collecting;
+                    self.collect(None);
+                } else {
+                    self.act(verdict);
+                }
+            }
+            Step::Checking { send, pending, rate } => {
+                let wire = live.to_send.saturating_sub(pending);
+                let over = !self.desk.is_open(send);
+                let remaining = if over { dirty } else { pending + dirty };
+                let stop = &mut self.spec.live.as_mut().expect("live copy has a spec").stop;
+                let verdict = stop.watched_below(now, remaining, rate);
+                if verdict == Verdict::Continue {
+                    self.throttle(&Round { index, started, ended: now, wire, skipped: Bytes::ZERO, dirty });
+                    let live = self.live().expect("still copying");
+                    live.step = if over { Step::Collecting } else { Step::Joining { send, pending } };
+                    self.collect((!over).then_some(send));
+                } else {
+                    self.act(verdict);
+                }
+            }
+            Step::Collecting | Step::Sending { .. } | Step::Joining { .. } => unreachable!("nothing is being counted"),
+        }
+    }
+
+    /// Dirty pages have joined the send: a new round has begun.
+    pub(super) fn joined(&mut self, now: Time, bytes: Bytes) {
+        let Some(live) = self.live() else { return };
+        let Step::Joining { send, pending } = live.step else { unreachable!("nothing is being joined") };
+        self.rounds += 1;
+        if self.desk.is_open(send) {
+            let watch = self.watch(now, send);
+            let to_send = pending + bytes;
+            self.state = State::LiveCopy(LiveCopy { started: now, to_send, step: Step::Sending { send, watch } });
+        } else {
+            // They joined in time, and the send with them has ended before the answer came.
+            self.live().expect("still copying").step =
+                Step::Counting { sent: Sent { wire: pending + bytes, ..Sent::default() }, ended: now };
+            self.desk.order(Command::PeekDirty { region: Region::Memory });
+        }
+    }
+
+    fn throttle(&mut self, round: &Round) {
+        let policy = self.spec.live.as_mut().and_then(|l| l.throttle.as_mut());
+        if let Some(share) = policy.and_then(|p| p.round_ended(round)) {
+            self.set_share(share);
+        }
+    }
+
+    pub(super) fn set_share(&mut self, share: Share) {
+        if share != self.share {
+            self.share = share;
+            self.desk.order(Command::Throttle { share });
+        }
+    }
+
+    fn act(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Continue => unreachable!("to go on is not to act"),
+            Verdict::Converged => {
+                self.converged = true;
+                self.begin_switch(self.spec.push);
+            }
+            Verdict::Capped => self.begin_switch(self.spec.push),
+            Verdict::PostCopy => self.begin_switch(Some(self.spec.push.unwrap_or_default())),
+            Verdict::Abort => self.roll_back(Outcome::Aborted),
+        }
+    }
+
+    /// Ends what live copy has under way.
+    pub(super) fn stop_copying(&mut self) {
+        self.desk.recall_all(&[Kind::Send, Kind::Watch]);
+    }
+}

@@ -1,0 +1,388 @@
+//! The conductor: one migration of one VM, from the request to the release.
+//!
+//! A migration passes through stages, each a state with the data that it needs and a file of its own:
+//!
+//! ```text
+//! Waiting -> Preparation -> LiveCopy -> Switch -> Push -> Release -> Ended
+//!                 |             |          |                            ^
+//!                 +-------------+----------+--> Rollback ---------------+
+//! ```
+//!
+//! The [`Spec`] says which stages take part. Up to the moment at which `Resume` at the destination is ordered every failure
+//! leads to `Rollback`, because the source still has everything. From then on the source is *fenced*: it runs the guest again
+//! only when the destination proves that it never started it.
+
+mod desk;
+mod live;
+mod preparation;
+mod push;
+mod rollback;
+mod switch;
+
+use crate::machine::{Ending, Migration, Outcome, PeerError, Phase};
+use crate::pages::PageSet;
+use crate::policy::timeout::OnTimeout;
+use crate::strategy::{Push, Spec};
+use crate::units::{Bytes, Share, Time};
+use crate::vocabulary::{CmdId, Command, Event, Failure, Peer, Region, Reply, Routes, Send, SendClass, Sent, Side};
+use desk::{Desk, Kind};
+
+/// The state machine of one migration.
+#[derive(Debug)]
+pub struct Conductor<P> {
+    spec: Spec,
+    memory: Bytes,
+    intermediaries: Vec<u16>,
+    desk: Desk<P>,
+    state: State<P>,
+    requested: Time,
+    /// Rounds of live copy that have been begun.
+    rounds: u32,
+    /// Bytes on the wire in all rounds.
+    sent: Bytes,
+    /// Whether the stop rule was met.
+    converged: bool,
+    /// The vCPU share that was last ordered.
+    share: Share,
+    /// Since when a link that the migration needs is cut.
+    link_lost: Option<Time>,
+    /// `Resume` at the destination has been ordered and not been disproved.
+    fenced: bool,
+}
+
+#[derive(Debug)]
+enum State<P> {
+    Waiting,
+    Preparation,
+    LiveCopy(live::LiveCopy),
+    Switch(switch::Switch<P>),
+    Push(push::Pushing<P>),
+    Release,
+    Rollback(rollback::Rollback),
+    Ended(Ending),
+}
+
+impl<P: PageSet> Conductor<P> {
+    /// A migration that waits for its request: of a VM with `memory`, by `spec`, with the intermediaries of these numbers.
+    #[must_use]
+    pub fn new(spec: Spec, memory: Bytes, intermediaries: Vec<u16>) -> Conductor<P> {
+        debug_assert_eq!(spec.check(), Ok(()));
+        let converged = spec.live.is_none();
+        Conductor {
+            spec,
+            memory,
+            intermediaries,
+            desk: Desk::new(),
+            state: State::Waiting,
+            requested: Time::ZERO,
+            rounds: 0,
+            sent: Bytes::ZERO,
+            converged,
+            share: Share::FULL,
+            link_lost: None,
+            fenced: false,
+        }
+    }
+
+    fn done(&mut self, now: Time, id: CmdId, reply: Reply<P>) {
+        match reply {
+            Reply::Reserved => self.reserved(),
+            Reply::Prepared => self.prepared(now),
+            Reply::DirtyCount(dirty) => self.counted(now, dirty),
+            Reply::Dirty(set) => self.collected(now, set),
+            Reply::Joined(bytes) => self.joined(now, bytes),
+            Reply::Sent(sent) => self.send_ended(now, id, sent),
+            Reply::Watched(watched) => self.watched(now, id, watched),
+            Reply::Discarded(set) => self.discarded(set),
+            Reply::Resumed { .. } => self.resumed(),
+            Reply::FaultsRedirected { .. } => self.release(),
+            Reply::Released => self.end(Outcome::Completed),
+            // These matter only in that they are no longer outstanding.
+            Reply::Returned
+            | Reply::RecallNoted
+            | Reply::RateSet
+            | Reply::Throttled
+            | Reply::Paused
+            | Reply::StateSent { .. }
+            | Reply::ServingFaults
+            | Reply::Gathered { .. }
+            | Reply::Aborted => {}
+        }
+        self.advance();
+    }
+
+    /// Pages have come out of the dirty tracker.
+    fn collected(&mut self, now: Time, set: P) {
+        match &mut self.state {
+            State::LiveCopy(_) => self.round_collected(now, set),
+            State::Switch(_) => self.rest_collected(set),
+            State::Rollback(_) => self.give_back(set),
+            State::Waiting | State::Preparation | State::Push(_) | State::Release | State::Ended(_) => {
+                unreachable!("nothing is collected in phase {}", self.phase().name())
+            }
+        }
+    }
+
+    fn send_ended(&mut self, now: Time, id: CmdId, sent: Sent) {
+        self.sent += sent.wire;
+        match &mut self.state {
+            State::LiveCopy(_) => self.round_sent(now, id, sent),
+            State::Switch(_) | State::Push(_) | State::Rollback(_) => {}
+            State::Waiting | State::Preparation | State::Release | State::Ended(_) => {
+                unreachable!("nothing is sent in phase {}", self.phase().name())
+            }
+        }
+    }
+
+    fn recalled(&mut self, sent: Sent, unsent: P) {
+        self.sent += sent.wire;
+        self.give_back(unsent);
+        self.advance();
+    }
+
+    fn failed(&mut self, now: Time, kind: Kind, failure: Failure, sent: Sent, unsent: P) {
+        self.sent += sent.wire;
+        match &mut self.state {
+            State::Preparation | State::LiveCopy(_) => {
+                self.give_back(unsent);
+                self.roll_back(Outcome::Aborted);
+            }
+            State::Switch(_) if kind == Kind::Resume => self.resume_failed(failure),
+            State::Switch(_) => {
+                self.give_back(unsent);
+                self.roll_back(Outcome::Aborted);
+            }
+            State::Push(_) => self.push_failed(now, unsent, kind),
+            // The source is gone, and with it everything that was to be freed.
+            State::Release => self.end(Outcome::Completed),
+            State::Rollback(_) => self.give_back(unsent),
+            State::Waiting | State::Ended(_) => unreachable!("nothing is outstanding at {now}"),
+        }
+        self.advance();
+    }
+
+    /// Goes on where a state has waited for several completions.
+    fn advance(&mut self) {
+        match &self.state {
+            State::Switch(_) => self.advance_switch(),
+            State::Push(_) => self.advance_push(),
+            State::Rollback(_) => self.advance_rollback(),
+            State::Waiting | State::Preparation | State::LiveCopy(_) | State::Release | State::Ended(_) => {}
+        }
+    }
+
+    fn give_back(&mut self, set: P) {
+        if !set.is_empty() {
+            self.desk.order(Command::ReturnDirty { region: Region::Memory, set });
+        }
+    }
+
+    fn collect(&mut self, into: Option<CmdId>) {
+        self.desk.order(Command::Collect { region: Region::Memory, limit: None, into });
+    }
+
+    /// Sends pages straight to the destination, as part of the current round.
+    fn send(&mut self, set: P, round: u32, push: Option<Push>) -> CmdId {
+        self.desk.order(Command::Send(Send {
+            set,
+            region: Region::Memory,
+            routes: Routes::direct(),
+            streams: self.spec.transfer.streams,
+            class: if round == 0 { SendClass::First } else { SendClass::Resend },
+            round,
+            skip_redirtied: matches!(self.state, State::LiveCopy(_)) && self.spec.live.as_ref().is_some_and(|l| l.skip_redirtied),
+            order: push.map_or_else(Default::default, |p| p.prepaging),
+        }))
+    }
+
+    fn release(&mut self) {
+        assert!(self.fenced, "a source is released only after the guest has started elsewhere");
+        self.desk.order(Command::Release);
+        self.state = State::Release;
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        self.state = State::Ended(Ending { outcome, converged: self.converged });
+    }
+
+    fn cancel(&mut self) -> Result<(), PeerError> {
+        match &self.state {
+            State::Waiting => self.end(Outcome::Cancelled),
+            State::Preparation | State::LiveCopy(_) => self.roll_back(Outcome::Cancelled),
+            State::Switch(_) if !self.fenced => self.roll_back(Outcome::Cancelled),
+            State::Rollback(_) => {}
+            State::Switch(_) | State::Push(_) | State::Release | State::Ended(_) => {
+                return Err(PeerError::TooLate { phase: self.phase() });
+            }
+        }
+        Ok(())
+    }
+
+    fn peer_dead(&mut self, now: Time, peer: Peer, recoverable: bool) -> Result<(), PeerError> {
+        match peer {
+            Peer::Intermediary(_) => return Err(PeerError::UnknownPeer { peer, phase: self.phase() }),
+            Peer::Source | Peer::Destination if recoverable => {
+                self.link_lost.get_or_insert(now);
+            }
+            Peer::Source => self.source_dead(),
+            Peer::Destination => self.destination_dead(),
+        }
+        Ok(())
+    }
+
+    fn source_dead(&mut self) {
+        match &self.state {
+            State::Waiting | State::Preparation | State::LiveCopy(_) | State::Rollback(_) => self.end(Outcome::Lost),
+            // Once the destination may have started the guest, its answer tells what became of it, if it ever comes.
+            State::Switch(switch) => self.end(if self.fenced && !switch.needs_push() { Outcome::Undecided } else { Outcome::Lost }),
+            State::Push(pushing) => self.end(if pushing.all_sent() { Outcome::Completed } else { Outcome::Lost }),
+            State::Release => self.end(Outcome::Completed),
+            State::Ended(_) => {}
+        }
+    }
+
+    fn destination_dead(&mut self) {
+        match &self.state {
+            State::Waiting | State::Ended(_) | State::Rollback(_) => {}
+            State::Preparation | State::LiveCopy(_) => self.roll_back(Outcome::Aborted),
+            State::Switch(_) if !self.fenced => self.roll_back(Outcome::Aborted),
+            // It may have run the guest for a moment: nobody can know, so nobody starts it again.
+            State::Switch(_) => self.end(Outcome::Undecided),
+            State::Push(_) | State::Release => self.end(Outcome::Lost),
+        }
+    }
+
+    fn check_timeouts(&mut self, now: Time) {
+        if !matches!(self.state, State::Preparation | State::LiveCopy(_) | State::Switch(_)) || self.fenced {
+            return;
+        }
+        if self.link_deadline().is_some_and(|at| now >= at) {
+            self.roll_back(Outcome::Aborted);
+        } else if self.completion_deadline().is_some_and(|at| now >= at) {
+            let then = self.spec.timeout.expect("a deadline has a policy").then;
+            match then {
+                OnTimeout::Abort => self.roll_back(Outcome::Aborted),
+                OnTimeout::PostCopy => self.begin_switch(Some(self.spec.push.unwrap_or_default())),
+                OnTimeout::Pause => self.begin_switch(None),
+            }
+        }
+        self.advance();
+    }
+
+    /// When patience with a cut link ends.
+    fn link_deadline(&self) -> Option<Time> {
+        let before_switch = matches!(self.state, State::Preparation | State::LiveCopy(_) | State::Switch(_)) && !self.fenced;
+        self.link_lost.filter(|_| before_switch).map(|since| since + self.spec.link_patience)
+    }
+
+    /// When the completion timeout ends the rounds of live copy.
+    fn completion_deadline(&self) -> Option<Time> {
+        let timeout = self.spec.timeout.filter(|_| matches!(self.state, State::LiveCopy(_)))?;
+        Some(self.requested + timeout.limit(self.memory))
+    }
+}
+
+impl<P: PageSet> Migration<P> for Conductor<P> {
+    fn handle(&mut self, now: Time, event: Event<P>) -> Result<(), PeerError> {
+        match event {
+            // None of the stages so far works ahead of the request.
+            Event::Prepare => Ok(()),
+            Event::Requested => self.begin(now),
+            Event::Cancel => self.cancel(),
+            Event::Done { id, reply } => {
+                self.desk.check(id, &reply, self.phase())?;
+                self.desk.close(id);
+                if !matches!(self.state, State::Ended(_)) {
+                    self.done(now, id, reply);
+                }
+                Ok(())
+            }
+            Event::Failed { id, failure, sent, unsent } => {
+                let kind = self.desk.close(id);
+                if !matches!(self.state, State::Ended(_)) {
+                    self.failed(now, kind, failure, sent, unsent);
+                }
+                Ok(())
+            }
+            Event::Recalled { id, sent, unsent } => {
+                self.desk.close(id);
+                if !matches!(self.state, State::Ended(_)) {
+                    self.recalled(sent, unsent);
+                }
+                Ok(())
+            }
+            Event::Staged { via, .. } | Event::StageRefused { via, .. } => {
+                Err(PeerError::UnknownPeer { peer: Peer::Intermediary(via), phase: self.phase() })
+            }
+            Event::LinkLost(_) => {
+                self.link_lost.get_or_insert(now);
+                Ok(())
+            }
+            Event::LinkRestored(_) => {
+                self.link_lost = None;
+                self.advance();
+                Ok(())
+            }
+            Event::PeerDead { peer, recoverable } => self.peer_dead(now, peer, recoverable),
+        }
+    }
+
+    fn wake(&mut self, now: Time) {
+        self.check_timeouts(now);
+        self.retry_push(now);
+    }
+
+    fn poll(&mut self) -> Option<(CmdId, Command<P>)> {
+        self.desk.poll()
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let retry = match &self.state {
+            State::Push(pushing) => pushing.retry_at(),
+            State::Waiting
+            | State::Preparation
+            | State::LiveCopy(_)
+            | State::Switch(_)
+            | State::Release
+            | State::Rollback(_)
+            | State::Ended(_) => None,
+        };
+        [self.link_deadline(), self.completion_deadline(), retry].into_iter().flatten().min()
+    }
+
+    fn phase(&self) -> Phase {
+        match &self.state {
+            State::Waiting => Phase::Waiting,
+            State::Preparation => Phase::Preparation,
+            State::LiveCopy(_) => Phase::LiveCopy,
+            State::Switch(_) => Phase::Switch,
+            State::Push(_) => Phase::Push,
+            State::Release => Phase::Release,
+            State::Rollback(_) => Phase::Rollback,
+            State::Ended(_) => Phase::Ended,
+        }
+    }
+
+    fn ending(&self) -> Option<Ending> {
+        match &self.state {
+            State::Ended(ending) => Some(*ending),
+            State::Waiting
+            | State::Preparation
+            | State::LiveCopy(_)
+            | State::Switch(_)
+            | State::Push(_)
+            | State::Release
+            | State::Rollback(_) => None,
+        }
+    }
+}
+
+impl<P: PageSet> Conductor<P> {
+    fn resume_at(&mut self, side: Side) {
+        match side {
+            Side::Source => assert!(!self.fenced, "a fenced source does not run the guest"),
+            Side::Destination => self.fenced = true,
+        }
+        self.desk.order(Command::Resume { side });
+    }
+}

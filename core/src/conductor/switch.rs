@@ -1,0 +1,147 @@
+//! The switch: the guest stops at the source and starts at the destination.
+//!
+//! Without a push the rest of memory goes first, while the guest stands still. With one, the destination drops the old versions
+//! of what is left, if it has any, and the guest starts without it.
+
+use super::{Conductor, Kind, State};
+use crate::machine::Outcome;
+use crate::pages::PageSet;
+use crate::strategy::Push;
+use crate::vocabulary::{Command, Failure, Side};
+
+/// The switch under way.
+#[derive(Debug)]
+pub(super) struct Switch<P> {
+    /// How the rest is pushed after it; without, the rest is sent within.
+    push: Option<Push>,
+    step: Step<P>,
+}
+
+#[derive(Debug)]
+enum Step<P> {
+    /// The guest is being stopped and earlier sends end.
+    Stopping,
+    /// What is dirty is being collected, for the last time.
+    Collecting,
+    /// The rest of memory is being sent.
+    Sending,
+    /// Device state is on its way, and the list of stale pages.
+    Settling {
+        /// What is to be pushed; on loan to `DiscardStale` while that is outstanding.
+        rest: P,
+    },
+    /// The destination is starting the guest.
+    Starting { rest: P },
+}
+
+impl<P> Switch<P> {
+    pub(super) fn needs_push(&self) -> bool {
+        self.push.is_some()
+    }
+}
+
+impl<P: PageSet> Conductor<P> {
+    pub(super) fn begin_switch(&mut self, push: Option<Push>) {
+        self.stop_copying();
+        if self.spec.transfer.unlimited_while_paused && self.spec.transfer.limit.is_some() {
+            self.desk.order(Command::SetRate { limit: None });
+        }
+        self.desk.order(Command::Pause);
+        if push.is_some() {
+            self.desk.order(Command::ServeFaults);
+        }
+        self.state = State::Switch(Switch { push, step: Step::Stopping });
+    }
+
+    /// The rest has been collected.
+    pub(super) fn rest_collected(&mut self, rest: P) {
+        let State::Switch(switch) = &mut self.state else { unreachable!("only the switch collects a rest") };
+        if matches!(switch.step, Step::Stopping) {
+            // A round's collection that was under way when the switch began: the last one takes these pages again.
+            self.give_back(rest);
+        } else if switch.push.is_some() {
+            self.settle(rest);
+        } else if rest.is_empty() {
+            self.settle(P::default());
+        } else {
+            switch.step = Step::Sending;
+            self.send(rest, self.rounds, None);
+        }
+    }
+
+    fn settle(&mut self, mut rest: P) {
+        let stale = self.rounds > 0 && !rest.is_empty();
+        if stale {
+            let set = std::mem::take(&mut rest);
+            self.desk.order(Command::DiscardStale { set });
+        }
+        self.desk.order(Command::SendState);
+        let State::Switch(switch) = &mut self.state else { unreachable!("only the switch settles") };
+        switch.step = Step::Settling { rest };
+    }
+
+    /// The destination has dropped what it had of the rest.
+    pub(super) fn discarded(&mut self, set: P) {
+        match &mut self.state {
+            State::Switch(Switch { step: Step::Settling { rest }, .. }) => *rest = set,
+            State::Rollback(_) => self.give_back(set),
+            State::Switch(_)
+            | State::Waiting
+            | State::Preparation
+            | State::LiveCopy(_)
+            | State::Push(_)
+            | State::Release
+            | State::Ended(_) => unreachable!("nothing is being dropped"),
+        }
+    }
+
+    pub(super) fn advance_switch(&mut self) {
+        const UNSETTLED: [Kind; 5] = [Kind::Pause, Kind::Send, Kind::Collect, Kind::ReturnDirty, Kind::PeekDirty];
+        const STARTING: [Kind; 3] = [Kind::SendState, Kind::DiscardStale, Kind::ServeFaults];
+        let State::Switch(switch) = &mut self.state else { return };
+        match &mut switch.step {
+            Step::Stopping if !self.desk.any_open(&UNSETTLED) => {
+                switch.step = Step::Collecting;
+                self.collect(None);
+            }
+            Step::Sending if !self.desk.any_open(&[Kind::Send]) => self.settle(P::default()),
+            Step::Settling { rest } if !self.desk.any_open(&STARTING) => {
+                switch.step = Step::Starting { rest: std::mem::take(rest) };
+                self.resume_at(Side::Destination);
+            }
+            Step::Stopping | Step::Collecting | Step::Sending | Step::Settling { .. } | Step::Starting { .. } => {}
+        }
+    }
+
+    /// The guest has started: at the destination, or again at the source.
+    pub(super) fn resumed(&mut self) {
+        let State::Switch(switch) = &mut self.state else { return };
+        let Step::Starting { rest } = &mut switch.step else { unreachable!("nothing is being started") };
+        let rest = std::mem::take(rest);
+        match switch.push {
+            Some(push) => self.begin_push(rest, push),
+            None => self.release(),
+        }
+    }
+
+    pub(super) fn resume_failed(&mut self, failure: Failure) {
+        match failure {
+            Failure::NeverStarted => {
+                self.fenced = false;
+                self.roll_back(Outcome::Aborted);
+            }
+            Failure::Refused(_) | Failure::Unreachable(_) | Failure::AnswerLost => self.end(Outcome::Undecided),
+        }
+    }
+
+    /// Ends the switch: gives up the pages that it holds. Whether the guest may stand still.
+    pub(super) fn leave_switch(&mut self) -> bool {
+        let State::Switch(switch) = &mut self.state else { return false };
+        let held = match &mut switch.step {
+            Step::Stopping | Step::Collecting | Step::Sending => P::default(),
+            Step::Settling { rest } | Step::Starting { rest } => std::mem::take(rest),
+        };
+        self.give_back(held);
+        true
+    }
+}
