@@ -249,8 +249,8 @@ pub enum Reply<P> {
     DirtyCount(Bytes),
     /// To `Collect` without `into`: the pages.
     Dirty(P),
-    /// To `Collect` with `into`: bytes added to the send.
-    Joined(Bytes),
+    /// To `Collect` with `into`: the pages were added to the send.
+    Joined(Joined),
     /// To `ReturnDirty`.
     Returned,
     /// To `Send`.
@@ -293,6 +293,18 @@ pub enum Reply<P> {
     Released,
     /// To `Abort`.
     Aborted,
+}
+
+/// What a collection has added to an outstanding send, and how far that send had come. A new round begins here, and this is
+/// what tells its bytes from those of the round before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Joined {
+    /// Bytes of pages added.
+    pub added: Bytes,
+    /// Bytes of pages of the send not yet sent, the added ones included.
+    pub pending: Bytes,
+    /// What had gone out of the send since it was ordered.
+    pub sent: Sent,
 }
 
 /// What became of a send, or of the part of it that went out.
