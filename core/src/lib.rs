@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod machine;
 pub mod pages;
 pub mod policy;
+pub mod push_plan;
 pub mod strategy;
 pub mod units;
 pub mod vocabulary;

@@ -80,6 +80,71 @@ impl Bitmap {
         Some(PageIndex(word as u64 * 64 + 63 - u64::from(bits.leading_zeros())))
     }
 
+    /// How many pages from `first` on, upwards and without a gap, are in the set; at most `limit`.
+    #[must_use]
+    pub fn run_from(&self, first: PageIndex, limit: u64) -> u64 {
+        let (mut word, _) = position(first);
+        let mut offset = first.0 % 64;
+        let mut run = 0;
+        while run < limit {
+            let Some(bits) = self.words.get(word) else { break };
+            let ones = u64::from((bits >> offset).trailing_ones());
+            run += ones;
+            if ones < 64 - offset {
+                break;
+            }
+            word += 1;
+            offset = 0;
+        }
+        run.min(limit)
+    }
+
+    /// How many pages from `last` on, downwards and without a gap, are in the set; at most `limit`.
+    #[must_use]
+    pub fn run_until(&self, last: PageIndex, limit: u64) -> u64 {
+        let (mut word, _) = position(last);
+        let mut above = 63 - last.0 % 64;
+        let mut run = 0;
+        while run < limit {
+            let Some(bits) = self.words.get(word) else { break };
+            let ones = u64::from((bits << above).leading_ones());
+            run += ones;
+            let Some(next) = word.checked_sub(1) else { break };
+            if ones < 64 - above {
+                break;
+            }
+            word = next;
+            above = 0;
+        }
+        run.min(limit)
+    }
+
+    /// Takes `pages` pages from `first` on out; how many of them were there.
+    pub fn remove_run(&mut self, first: PageIndex, pages: u64) -> u64 {
+        let mut removed = 0;
+        for (word, mask) in masks(first, pages) {
+            let Some(w) = self.words.get_mut(word) else { break };
+            removed += u64::from((*w & mask).count_ones());
+            *w &= !mask;
+        }
+        self.count -= removed;
+        removed
+    }
+
+    /// Puts `pages` pages from `first` on in; how many of them were not there before.
+    pub fn insert_run(&mut self, first: PageIndex, pages: u64) -> u64 {
+        let mut fresh = 0;
+        for (word, mask) in masks(first, pages) {
+            if word >= self.words.len() {
+                self.words.resize(word + 1, 0);
+            }
+            fresh += u64::from((mask & !self.words[word]).count_ones());
+            self.words[word] |= mask;
+        }
+        self.count += fresh;
+        fresh
+    }
+
     /// The pages in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = PageIndex> + '_ {
         let mut next = PageIndex(0);
@@ -94,6 +159,22 @@ impl Bitmap {
 fn position(page: PageIndex) -> (usize, u64) {
     let word = usize::try_from(page.0 / 64).expect("a page index that fits memory");
     (word, 1 << (page.0 % 64))
+}
+
+/// The words that hold the pages of a run, each with the bits of those pages.
+fn masks(first: PageIndex, pages: u64) -> impl Iterator<Item = (usize, u64)> {
+    let end = first.0.checked_add(pages).expect("a page index that fits 64 bits");
+    let mut next = first.0;
+    std::iter::from_fn(move || {
+        if next >= end {
+            return None;
+        }
+        let (word, _) = position(PageIndex(next));
+        let offset = next % 64;
+        let bits = (64 - offset).min(end - next);
+        next += bits;
+        Some((word, (u64::MAX >> (64 - bits)) << offset))
+    })
 }
 
 impl FromIterator<PageIndex> for Bitmap {
@@ -157,6 +238,28 @@ mod tests {
             prop_assert_eq!(taken.iter().map(|p| p.0).collect::<BTreeSet<_>>(), first);
             set.merge(taken);
             prop_assert_eq!(set.iter().map(|p| p.0).collect::<BTreeSet<_>>(), pages);
+        }
+
+        #[test]
+        fn runs_agree_with_single_pages(gaps in proptest::collection::btree_set(0u64..300, 0..12), at in 0u64..320, limit in 1u64..200) {
+            let mut set = Bitmap::full(300);
+            for &gap in &gaps {
+                set.remove(PageIndex(gap));
+            }
+            let up = (at..at + limit).take_while(|&p| set.contains(PageIndex(p))).count() as u64;
+            let down = (0..=at).rev().take_while(|&p| set.contains(PageIndex(p))).count() as u64;
+            prop_assert_eq!(set.run_from(PageIndex(at), limit), up);
+            prop_assert_eq!(set.run_until(PageIndex(at), limit), down.min(limit));
+
+            let before: BTreeSet<u64> = set.iter().map(|p| p.0).collect();
+            let inside = before.range(at..at + limit).count() as u64;
+            prop_assert_eq!(set.remove_run(PageIndex(at), limit), inside);
+            prop_assert_eq!(set.count(), before.len() as u64 - inside);
+            prop_assert_eq!(set.run_from(PageIndex(at), 1), 0);
+            prop_assert_eq!(set.insert_run(PageIndex(at), limit), limit);
+            let after: BTreeSet<u64> = before.iter().copied().chain(at..at + limit).collect();
+            prop_assert_eq!(set.count(), after.len() as u64);
+            prop_assert_eq!(set.iter().map(|p| p.0).collect::<BTreeSet<_>>(), after);
         }
 
         #[test]
