@@ -10,7 +10,7 @@ use crate::machine::Outcome;
 use crate::pages::PageSet;
 use crate::policy::stop::{Round, Totals, Verdict};
 use crate::units::{Bytes, Rate, Share, Time};
-use crate::vocabulary::{CmdId, Command, Region, Sent, Watch, WatchEnd, Watched};
+use crate::vocabulary::{CmdId, Command, Joined, Region, Sent, Watch, WatchEnd, Watched};
 
 /// The round under way.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ enum Step {
     /// The watch says that little is pending; dirty pages are being counted while the send goes on.
     Checking { send: CmdId, pending: Bytes, rate: Rate },
     /// Dirty pages are being added to the send.
-    Joining { send: CmdId, pending: Bytes },
+    Joining { send: CmdId },
 }
 
 impl<P: PageSet> Conductor<P> {
@@ -142,7 +142,7 @@ impl<P: PageSet> Conductor<P> {
                 if verdict == Verdict::Continue {
                     self.throttle(&Round { index, started, ended: now, wire, skipped: Bytes::ZERO, dirty });
                     let live = self.live().expect("still copying");
-                    live.step = if over { Step::Collecting } else { Step::Joining { send, pending } };
+                    live.step = if over { Step::Collecting } else { Step::Joining { send } };
                     self.collect((!over).then_some(send));
                 } else {
                     self.act(verdict);
@@ -153,18 +153,17 @@ impl<P: PageSet> Conductor<P> {
     }
 
     /// Dirty pages have joined the send: a new round has begun.
-    pub(super) fn joined(&mut self, now: Time, bytes: Bytes) {
+    pub(super) fn joined(&mut self, now: Time, joined: Joined) {
         let Some(live) = self.live() else { return };
-        let Step::Joining { send, pending } = live.step else { unreachable!("nothing is being joined") };
+        let Step::Joining { send } = live.step else { unreachable!("nothing is being joined") };
         self.rounds += 1;
         if self.desk.is_open(send) {
             let watch = self.watch(now, send);
-            let to_send = pending + bytes;
-            self.state = State::LiveCopy(LiveCopy { started: now, to_send, step: Step::Sending { send, watch } });
+            self.state = State::LiveCopy(LiveCopy { started: now, to_send: joined.pending, step: Step::Sending { send, watch } });
         } else {
             // They joined in time, and the send with them has ended before the answer came.
-            self.live().expect("still copying").step =
-                Step::Counting { sent: Sent { wire: pending + bytes, ..Sent::default() }, ended: now };
+            let sent = Sent { wire: joined.pending, ..Sent::default() };
+            self.live().expect("still copying").step = Step::Counting { sent, ended: now };
             self.desk.order(Command::PeekDirty { region: Region::Memory });
         }
     }

@@ -90,7 +90,7 @@ impl<P: PageSet> Conductor<P> {
             Reply::Prepared => self.prepared(now),
             Reply::DirtyCount(dirty) => self.counted(now, dirty),
             Reply::Dirty(set) => self.collected(now, set),
-            Reply::Joined(bytes) => self.joined(now, bytes),
+            Reply::Joined(joined) => self.joined(now, joined),
             Reply::Sent(sent) => self.send_ended(now, id, sent),
             Reply::Watched(watched) => self.watched(now, id, watched),
             Reply::Discarded(set) => self.discarded(set),
