@@ -4,4 +4,5 @@
 #![forbid(unsafe_code)]
 
 pub mod calibration;
+pub mod dirtying;
 pub mod world;
