@@ -1,6 +1,9 @@
 //! The simulated driver: hosts, guests and networks as a discrete-event model under the migrations of `livemig-core`.
 #![forbid(unsafe_code)]
 
+pub mod network;
+pub mod queue;
+
 use livemig_core::ledger::{Metrics, RoundRecord, TimelinePoint};
 use livemig_core::units::{Span, Time};
 use livemig_models::world::{HostId, Strategy, VmId, World};

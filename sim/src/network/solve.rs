@@ -1,0 +1,209 @@
+//! Making every link's equation hold again after changes.
+//!
+//! Two orders are used. Both end with every equation true, and the solution is unique, so they end with the same levels.
+//!
+//! **Relaxed.** Links are taken in order of the level they had (or, when that is infinite, of the level asked for), and set at once to
+//! the level that their equation asks for now. Since only lower levels act on higher ones, a link is mostly set once. But the level of a
+//! link that rises is derived while links between its old and its new level are not settled, and may have to be set again.
+//!
+//! **Strict.** The order of lifelong planning (Ramalingam & Reps, J. Algorithms 21, 1996; Koenig, Likhachev & Furcy, AI 155, 2004),
+//! with links in place of vertices. The key of a link is the lesser of the level it has and the level asked for, always known. The link
+//! with the least key goes first: one that must fall is set, and is final; one that must rise is first set to infinity, and queued
+//! again with the level asked for. So each link is set at most twice, from whatever state this starts.
+//!
+//! The proof needs, for a key `k`: (a) a level asked for below `k` does not depend on bounds of `k` or more; (b) one of `k` or more stays
+//! so when bounds of `k` or more change among themselves. [`Network::asked`] has both *in floating point*: its iterates never fall, and
+//! each depends only on bounds below the one before it. Hence ties and rounding cannot make it cycle.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::{FlowId, Network};
+
+/// How often the relaxed order sets one link before the strict order takes over.
+const RELAXED_SETS: u32 = 8;
+
+/// What solving uses and keeps, so that it need not be allocated again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scratch {
+    /// Links that changes have disturbed and that are not yet queued.
+    pub(super) touched: Vec<u32>,
+    /// Flows whose rate may differ from what was last reported.
+    pub(super) listed: Vec<u32>,
+    /// Links by level; the bits of floats that are not negative order like the floats.
+    queue: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Links with `Link::sets` not zero.
+    set: Vec<u32>,
+    /// Weight and bound of the flows of one link that may share what is left of it.
+    sharing: Vec<(f64, f64)>,
+}
+
+impl Network {
+    /// Makes all rates max-min fair again and tells `changed` of each flow whose rate is no longer what was last reported: the flow, the
+    /// old and the new rate in bytes per second. A new flow's old rate is 0; a removed flow is not reported.
+    pub fn solve(&mut self, mut changed: impl FnMut(FlowId, f64, f64)) {
+        self.queue_touched();
+        self.settle_relaxed();
+        for k in 0..self.scratch.set.len() {
+            self.links[self.scratch.set[k] as usize].sets = 0;
+        }
+        self.scratch.set.clear();
+        for k in 0..self.scratch.listed.len() {
+            let slot = self.scratch.listed[k];
+            let flow = &mut self.flows[slot as usize];
+            flow.listed = false;
+            let (old, new) = (flow.rate, flow.fair_rate());
+            if flow.alive && old != new {
+                flow.rate = new;
+                changed(FlowId(slot), old, new);
+            }
+        }
+        self.scratch.listed.clear();
+    }
+
+    /// Sets links until all equations hold.
+    fn settle_relaxed(&mut self) {
+        while let Some((key, link)) = self.pop() {
+            let (level, asked) = (self.levels[link as usize], self.asked(link));
+            if asked == level {
+                self.links[link as usize].queued = false;
+                continue;
+            }
+            let now = level.min(asked);
+            if now > key && self.peek() < now {
+                self.push(now, link);
+                continue;
+            }
+            if self.count_set(link) > RELAXED_SETS {
+                self.push(key, link);
+                return self.settle_strict();
+            }
+            self.links[link as usize].queued = false;
+            self.set_level(link, asked);
+            while let Some(link) = self.scratch.touched.pop() {
+                self.links[link as usize].touched = false;
+                if !self.links[link as usize].queued {
+                    // Infinite levels say nothing about the place in the order; asking at once does.
+                    let level = self.levels[link as usize];
+                    self.push(if level < f64::INFINITY { level } else { now }, link);
+                }
+            }
+        }
+    }
+
+    /// Sets links in the order that ends from every state.
+    pub(super) fn settle_strict(&mut self) {
+        // The relaxed order leaves every queued link in the queue exactly once.
+        while let Some((_, link)) = self.pop() {
+            self.touch(link);
+        }
+        self.queue_touched();
+        while let Some((key, link)) = self.pop() {
+            let (level, asked) = (self.levels[link as usize], self.links[link as usize].target);
+            if !self.links[link as usize].queued || level.min(asked) != key {
+                continue; // queued again since, or settled
+            }
+            if asked < level || asked == f64::INFINITY {
+                self.links[link as usize].queued = false;
+                self.set_level(link, asked);
+            } else {
+                self.set_level(link, f64::INFINITY);
+                self.push(asked, link);
+            }
+            self.queue_touched();
+        }
+    }
+
+    /// Looks at all touched links and queues those whose equation does not hold.
+    fn queue_touched(&mut self) {
+        while let Some(link) = self.scratch.touched.pop() {
+            let (level, asked) = (self.levels[link as usize], self.asked(link));
+            let l = &mut self.links[link as usize];
+            l.touched = false;
+            l.queued = false;
+            l.target = asked;
+            if asked != level {
+                self.push(level.min(asked), link);
+            }
+        }
+    }
+
+    /// The level that the link's equation asks for.
+    ///
+    /// Newton's iteration on a concave function from the left: flows whose bound is below the level reached stop there, the others share
+    /// the rest, which never lowers the level. Every pass goes over those that still share, so the sums are fresh each time.
+    fn asked(&mut self, link: u32) -> f64 {
+        let l = &mut self.links[link as usize];
+        if l.capacity == f64::INFINITY || l.members.is_empty() {
+            (l.load, l.load_updates) = (0.0, 0);
+            return f64::INFINITY;
+        }
+        let sharing = &mut self.scratch.sharing;
+        sharing.clear();
+        let mut weight = 0.0;
+        for member in &l.members {
+            let flow = &self.flows[member.flow as usize];
+            weight += flow.weight;
+            sharing.push((flow.weight, flow.bound(link)));
+        }
+        let (mut held, mut level) = (0.0, 0.0f64);
+        loop {
+            level = level.max((l.capacity - held) / weight);
+            let before = sharing.len();
+            weight = 0.0;
+            sharing.retain(|&(w, bound)| {
+                let shares = bound >= level;
+                if shares {
+                    weight += w;
+                } else {
+                    held += w * bound;
+                }
+                shares
+            });
+            if sharing.is_empty() {
+                (l.load, l.load_updates) = (held, 0);
+                return f64::INFINITY;
+            }
+            if sharing.len() == before {
+                return level;
+            }
+        }
+    }
+
+    /// Sets the level of `link` and follows its flows to the links that see a difference.
+    fn set_level(&mut self, link: u32, new: f64) {
+        let old = std::mem::replace(&mut self.levels[link as usize], new);
+        for k in 0..self.links[link as usize].members.len() {
+            let slot = self.links[link as usize].members[k].flow;
+            let flow = &self.flows[slot as usize];
+            // Otherwise the link is, before and after, neither the first nor the second to hold the flow.
+            if flow.at == link || new < flow.next || old == flow.next {
+                self.rebound(slot, Some(link));
+            }
+        }
+    }
+
+    /// Counts that `link` is set once more in this solve.
+    fn count_set(&mut self, link: u32) -> u32 {
+        let sets = &mut self.links[link as usize].sets;
+        if *sets == 0 {
+            self.scratch.set.push(link);
+        }
+        *sets += 1;
+        *sets
+    }
+
+    fn push(&mut self, key: f64, link: u32) {
+        self.links[link as usize].queued = true;
+        self.scratch.queue.push(Reverse((key.to_bits(), link)));
+    }
+
+    fn pop(&mut self) -> Option<(f64, u32)> {
+        self.scratch.queue.pop().map(|Reverse((key, link))| (f64::from_bits(key), link))
+    }
+
+    /// The least key in the queue.
+    fn peek(&self) -> f64 {
+        self.scratch.queue.peek().map_or(f64::INFINITY, |&Reverse((key, _))| f64::from_bits(key))
+    }
+}
