@@ -1,11 +1,23 @@
 //! The simulated driver: hosts, guests and networks as a discrete-event model under the migrations of `livemig-core`.
 #![forbid(unsafe_code)]
 
+mod carry;
+mod cores;
+mod drive;
+mod engine;
+mod guest;
+mod incidents;
+mod memory;
 pub mod network;
 pub mod queue;
+mod sample;
+mod traffic;
+mod transfer;
+mod watcher;
+mod wiring;
 
 use livemig_core::ledger::{Metrics, RoundRecord, TimelinePoint};
-use livemig_core::units::{Span, Time};
+use livemig_core::units::{Rate, Span, Time};
 use livemig_models::world::{HostId, Strategy, VmId, World};
 
 /// How a run is made and what is kept of it.
@@ -26,6 +38,8 @@ pub struct Settings {
 pub struct RunResult {
     /// One entry per migration, in the order of `World::moves`.
     pub migrations: Vec<MigrationResult>,
+    /// What the flows of the scenario have carried, in the order of `World::flows`.
+    pub flows: Vec<FlowResult>,
     /// When the run ended.
     pub ended: Time,
     /// How many events it took.
@@ -51,8 +65,17 @@ pub struct MigrationResult {
     pub timeline: Vec<TimelinePoint>,
 }
 
+/// What became of one flow of the scenario.
+#[derive(Clone, Debug)]
+pub struct FlowResult {
+    /// Its name.
+    pub name: String,
+    /// Its mean rate from the first request to the last ending of a migration.
+    pub mean: Rate,
+}
+
 /// Runs every migration of `world` with `strategy` until all have ended and been observed, or until the horizon.
 #[must_use]
-pub fn run(_world: &World, _strategy: &Strategy, _settings: Settings) -> RunResult {
-    RunResult { migrations: Vec::new(), ended: Time::ZERO, events: 0 }
+pub fn run(world: &World, strategy: &Strategy, settings: Settings) -> RunResult {
+    engine::Engine::new(world, strategy, settings).run()
 }

@@ -1,0 +1,362 @@
+//! One migration in the simulator: its commands carried out, each at its price in time.
+
+use crate::carry::Carrier;
+use crate::engine::{Engine, Happening};
+use crate::guest::{Residency, Run};
+use crate::queue::Key;
+use crate::watcher::Watcher;
+use livemig_core::conductor::Conductor;
+use livemig_core::ledger::{Metrics, Observation, Session};
+use livemig_core::pages::{Counted, PageSet};
+use livemig_core::strategy::Spec;
+use livemig_core::units::{Bytes, Rate, Span, Time};
+use livemig_core::vocabulary::{CmdId, Command, Event, Failure, Joined, Peer, Prepaging, Reply, Send, Sent, Side, WatchEnd};
+use livemig_models::world::{HostId, Move, VmId};
+
+pub(crate) struct Drive {
+    pub(crate) vm: VmId,
+    pub(crate) source: HostId,
+    pub(crate) destination: HostId,
+    pub(crate) session: Session<Counted, Conductor<Counted>>,
+    pub(crate) carrier: Carrier,
+    /// Limit of the sending rate.
+    pub(crate) limit: Option<Rate>,
+    /// Pages that the migration has in its hands: collected, and neither sent nor given back.
+    held: Counted,
+    pub(crate) watcher: Option<Watcher>,
+    pub(crate) watch_key: Option<Key>,
+    pub(crate) wake_key: Option<Key>,
+    pub(crate) elide_zero_pages: bool,
+    /// The order of the push that the guest waits for.
+    order: Prepaging,
+    /// The guest has started at the destination.
+    pub(crate) switched: bool,
+    /// Commands that wait for a cut link.
+    parked: Vec<(CmdId, Command<Counted>)>,
+    pub(crate) observed: bool,
+    pub(crate) over: bool,
+    pub(crate) metrics: Option<Metrics>,
+}
+
+/// What is done when a command is due.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Nothing but the answer, which comes from another host.
+    Answer(Reply<Counted>),
+    Prepare { elide_zero_pages: bool },
+    Peek,
+    Collect { limit: Option<Bytes>, into: Option<CmdId> },
+    Pause,
+    StartAtSource,
+    StartAtDestination,
+    /// Every page has been acknowledged.
+    Acknowledged(Reply<Counted>),
+}
+
+impl Drive {
+    pub(crate) fn new(m: &Move, source: HostId, memory: Bytes, spec: &Spec, timeline: bool) -> Drive {
+        let intermediaries = (0..m.via.len() as u16).collect();
+        let order = spec.push.map_or_else(Prepaging::default, |p| p.prepaging);
+        Drive {
+            vm: m.vm,
+            source,
+            destination: m.to,
+            session: Session::new(Conductor::new(spec.clone(), memory, intermediaries), timeline),
+            carrier: Carrier::default(),
+            limit: None,
+            held: Counted::default(),
+            watcher: None,
+            watch_key: None,
+            wake_key: None,
+            elide_zero_pages: true,
+            order,
+            switched: false,
+            parked: Vec::new(),
+            observed: false,
+            over: false,
+            metrics: None,
+        }
+    }
+
+    fn hold(&mut self, set: &Counted) {
+        self.held.merge(*set);
+    }
+
+    fn let_go(&mut self, set: &Counted) {
+        let mut left = *self.held.classes();
+        for (l, s) in left.iter_mut().zip(set.classes()) {
+            *l = l.checked_sub(*s).expect("a migration gives away only what it has");
+        }
+        self.held = Counted::new(left);
+    }
+
+    pub(crate) fn remap_held(&mut self, map: impl Fn(&Counted) -> Counted) {
+        self.held = map(&self.held);
+    }
+}
+
+impl Engine<'_> {
+    pub(crate) fn execute(&mut self, m: u32, id: CmdId, command: Command<Counted>) {
+        let drive = &self.drives[m as usize];
+        let (source, destination) = (self.hosts_state(drive.source), self.hosts_state(drive.destination));
+        let remote = needs_destination(&command);
+        if source.dead || (remote && destination.dead) {
+            let peer = if source.dead { Peer::Source } else { Peer::Destination };
+            self.fail(m, id, command, Failure::Unreachable(peer));
+        } else if remote && (source.cut || destination.cut) {
+            self.drives[m as usize].parked.push((id, command));
+        } else {
+            self.perform(m, id, command);
+        }
+    }
+
+    fn hosts_state(&self, host: HostId) -> crate::engine::HostState {
+        self.down[host.0 as usize]
+    }
+
+    fn perform(&mut self, m: u32, id: CmdId, command: Command<Counted>) {
+        let c = &self.world.calibration;
+        let (one_way, activation) = (c.latency, c.activation);
+        let round_trip = one_way.times(2);
+        let remote = needs_destination(&command);
+        if remote {
+            let bytes = Bytes(c.control_message.0 * 2);
+            self.drives[m as usize].session.observe(Observation::Control(bytes));
+        }
+        match command {
+            Command::Reserve { .. } => self.later(m, id, round_trip, Task::Answer(Reply::Reserved)),
+            Command::Prepare { elide_zero_pages } => self.later(m, id, c.setup, Task::Prepare { elide_zero_pages }),
+            Command::PeekDirty { .. } => self.later(m, id, self.scan_time(m), Task::Peek),
+            Command::Collect { limit, into, .. } => self.later(m, id, self.scan_time(m), Task::Collect { limit, into }),
+            Command::ReturnDirty { set, .. } => {
+                self.sync(m);
+                self.drives[m as usize].let_go(&set);
+                let vm = self.drives[m as usize].vm;
+                self.guests[vm.0 as usize].guest.return_dirty(&set);
+                self.answer(m, id, Reply::Returned);
+            }
+            Command::Send(send) => self.start_send(m, id, &send),
+            Command::SendState => self.start_state(m, id),
+            Command::Recall { of } => {
+                self.recall(m, of);
+                self.answer(m, id, Reply::RecallNoted);
+            }
+            Command::SetRate { limit } => {
+                self.drives[m as usize].limit = limit;
+                self.cap_flows(m);
+                self.answer(m, id, Reply::RateSet);
+            }
+            Command::Throttle { share } => {
+                self.sync(m);
+                let (vm, at) = (self.drives[m as usize].vm, self.now);
+                self.guests[vm.0 as usize].guest.set_share(share);
+                self.drives[m as usize].session.observe(Observation::ShareInForce { at, share });
+                self.answer(m, id, Reply::Throttled);
+            }
+            Command::Pause => self.later(m, id, c.pause, Task::Pause),
+            Command::DiscardStale { set } => self.later(m, id, round_trip, Task::Answer(Reply::Discarded(set))),
+            Command::Resume { side: Side::Source } => self.later(m, id, Span::ZERO, Task::StartAtSource),
+            Command::Resume { side: Side::Destination } => self.later(m, id, one_way + activation, Task::StartAtDestination),
+            Command::ServeFaults => self.later(m, id, round_trip, Task::Answer(Reply::ServingFaults)),
+            Command::RedirectFaults => {
+                let at = self.now + one_way;
+                self.later(m, id, round_trip, Task::Answer(Reply::FaultsRedirected { at }));
+            }
+            Command::Gather { .. } => {
+                let at = self.now + one_way;
+                self.later(m, id, round_trip, Task::Answer(Reply::Gathered { at }));
+            }
+            Command::Watch(watch) => self.start_watch(m, id, watch),
+            Command::Release => self.answer(m, id, Reply::Released),
+            Command::Abort => self.later(m, id, round_trip, Task::Answer(Reply::Aborted)),
+        }
+    }
+
+    fn later(&mut self, m: u32, id: CmdId, delay: Span, task: Task) {
+        if delay == Span::ZERO {
+            self.due(m, id, task);
+        } else {
+            self.queue.push(self.now + delay, Happening::Due(m, id, task));
+        }
+    }
+
+    pub(crate) fn answer(&mut self, m: u32, id: CmdId, reply: Reply<Counted>) {
+        self.tell(m, Event::Done { id, reply });
+    }
+
+    /// Acknowledgement of what a transfer has carried, one round trip after its last byte left.
+    pub(crate) fn acknowledge(&mut self, m: u32, id: CmdId, reply: Reply<Counted>) {
+        self.later(m, id, self.world.calibration.latency.times(2), Task::Acknowledged(reply));
+    }
+
+    fn scan_time(&self, m: u32) -> Span {
+        let memory = self.world.vms[self.drives[m as usize].vm.0 as usize].memory;
+        let per_gib = self.world.calibration.dirty_log_per_gib.as_secs_f64();
+        Span::from_secs_f64(per_gib * memory.0 as f64 / Bytes::from_gib(1).0 as f64)
+    }
+
+    /// A command is due: its effect takes place, and it is answered.
+    pub(crate) fn due(&mut self, m: u32, id: CmdId, task: Task) {
+        let drive = &self.drives[m as usize];
+        let lost = self.hosts_state(drive.source).dead || self.hosts_state(drive.destination).dead;
+        let vm = drive.vm.0 as usize;
+        self.sync(m);
+        match task {
+            Task::StartAtDestination if lost => self.tell_failed(m, id, Failure::AnswerLost),
+            Task::Answer(_) | Task::Acknowledged(_) if lost => {
+                self.tell_failed(m, id, Failure::Unreachable(Peer::Destination));
+            }
+            Task::Answer(reply) => {
+                self.answer(m, id, reply);
+            }
+            Task::Acknowledged(reply) => self.answer(m, id, reply),
+            Task::Prepare { elide_zero_pages } => {
+                self.drives[m as usize].elide_zero_pages = elide_zero_pages;
+                let cost = self.world.calibration.tracking_fault.as_secs_f64();
+                self.guests[vm].guest.start_tracking(cost);
+                self.answer(m, id, Reply::Prepared);
+            }
+            Task::Peek => {
+                let dirty = self.guests[vm].guest.dirty().len();
+                self.answer(m, id, Reply::DirtyCount(dirty));
+            }
+            Task::Collect { limit, into } => self.collect(m, id, limit, into),
+            Task::Pause => {
+                self.set_run(m, Run::Paused);
+                self.answer(m, id, Reply::Paused);
+            }
+            Task::StartAtSource => {
+                self.set_run(m, Run::Running);
+                self.answer(m, id, Reply::Resumed { at: self.now });
+            }
+            Task::StartAtDestination => self.start_at_destination(m, id),
+        }
+    }
+
+    fn collect(&mut self, m: u32, id: CmdId, limit: Option<Bytes>, into: Option<CmdId>) {
+        let vm = self.drives[m as usize].vm.0 as usize;
+        let sampled = self.settings.sampled;
+        let rng = &mut self.rng;
+        let set = self.guests[vm].guest.collect(limit, |dirty, size| if sampled { crate::sample::dirty(dirty, size, rng) } else { dirty });
+        let target = into.filter(|&send| self.drives[m as usize].carrier.holds(send));
+        let Some(send) = target else {
+            self.drives[m as usize].hold(&set);
+            return self.answer(m, id, Reply::Dirty(set));
+        };
+        let guest = &self.guests[vm].guest;
+        let drive = &mut self.drives[m as usize];
+        let transfer = drive.carrier.find(send).expect("the send is under way");
+        let added = guest.without_overlap(&set, &transfer.unsent(guest));
+        let sent = transfer.account(0.0);
+        transfer.join(&added);
+        let pending = Bytes(transfer.pending() as u64);
+        self.reschedule(m);
+        self.answer(m, id, Reply::Joined(Joined { added: added.len(), pending, sent }));
+    }
+
+    fn start_send(&mut self, m: u32, id: CmdId, send: &Send<Counted>) {
+        self.sync(m);
+        self.drives[m as usize].let_go(&send.set);
+        self.carry_pages(m, id, send);
+    }
+
+    fn set_run(&mut self, m: u32, run: Run) {
+        let vm = self.drives[m as usize].vm;
+        self.guests[vm.0 as usize].guest.run = run;
+        self.route_traffic_of(vm);
+    }
+
+    fn start_at_destination(&mut self, m: u32, id: CmdId) {
+        let drive = &mut self.drives[m as usize];
+        let (vm, to, missing, order) = (drive.vm, drive.destination, drive.held, drive.order);
+        drive.switched = true;
+        let c = &self.world.calibration;
+        let placed = &mut self.guests[vm.0 as usize];
+        placed.guest.stop_tracking();
+        placed.guest.set_share(livemig_core::units::Share::FULL);
+        if !missing.is_empty() {
+            let stall = (c.latency.times(2) + c.fault_service).as_secs_f64();
+            placed.guest.become_incomplete(&missing, Residency::new(stall, order));
+        }
+        let at = self.now;
+        drive.session.observe(Observation::ShareInForce { at, share: livemig_core::units::Share::FULL });
+        self.move_guest(vm, to);
+        self.set_run(m, Run::Running);
+        self.later(m, id, self.world.calibration.latency, Task::Answer(Reply::Resumed { at }));
+    }
+
+    /// Fails a command that cannot be carried out, and gives back its pages.
+    fn fail(&mut self, m: u32, id: CmdId, command: Command<Counted>, failure: Failure) {
+        let unsent = match command {
+            Command::Send(send) => send.set,
+            Command::DiscardStale { set } => set,
+            Command::ReturnDirty { set, .. } => {
+                self.drives[m as usize].let_go(&set);
+                Counted::default()
+            }
+            Command::Resume { side: Side::Destination } => return self.tell_failed(m, id, Failure::NeverStarted),
+            _ => Counted::default(),
+        };
+        self.tell(m, Event::Failed { id, failure, sent: Sent::default(), unsent });
+    }
+
+    pub(crate) fn tell_failed(&mut self, m: u32, id: CmdId, failure: Failure) {
+        self.tell(m, Event::Failed { id, failure, sent: Sent::default(), unsent: Counted::default() });
+    }
+
+    fn recall(&mut self, m: u32, of: CmdId) {
+        self.sync(m);
+        if self.drives[m as usize].watcher.as_ref().is_some_and(|w| w.id == of) {
+            self.forget_watch(m);
+            self.tell(m, Event::Recalled { id: of, sent: Sent::default(), unsent: Counted::default() });
+        } else if let Some((sent, unsent)) = self.take_transfer(m, of) {
+            self.drives[m as usize].hold(&unsent);
+            self.end_watch(m, WatchEnd::SendEnded);
+            self.tell(m, Event::Recalled { id: of, sent, unsent });
+        }
+    }
+
+    /// Fails every transfer that is under way.
+    pub(crate) fn fail_transfers(&mut self, m: u32, failure: Failure) {
+        self.sync(m);
+        while let Some(id) = self.drives[m as usize].carrier.first() {
+            let Some((sent, unsent)) = self.take_transfer(m, id) else { break };
+            self.drives[m as usize].hold(&unsent);
+            self.end_watch(m, WatchEnd::SendEnded);
+            self.tell(m, Event::Failed { id, failure, sent, unsent });
+        }
+    }
+
+    /// Carries out what has waited for the link.
+    pub(crate) fn unpark(&mut self, m: u32) {
+        for (id, command) in std::mem::take(&mut self.drives[m as usize].parked) {
+            self.execute(m, id, command);
+        }
+    }
+}
+
+/// Whether carrying a command out needs the destination's help.
+fn needs_destination(command: &Command<Counted>) -> bool {
+    match command {
+        Command::Reserve { .. }
+        | Command::Prepare { .. }
+        | Command::Send(_)
+        | Command::SendState
+        | Command::DiscardStale { .. }
+        | Command::ServeFaults
+        | Command::RedirectFaults
+        | Command::Gather { .. }
+        | Command::Abort
+        | Command::Resume { side: Side::Destination } => true,
+        Command::PeekDirty { .. }
+        | Command::Collect { .. }
+        | Command::ReturnDirty { .. }
+        | Command::Recall { .. }
+        | Command::SetRate { .. }
+        | Command::Throttle { .. }
+        | Command::Pause
+        | Command::Resume { side: Side::Source }
+        | Command::Watch(_)
+        | Command::Release => false,
+    }
+}

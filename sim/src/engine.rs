@@ -1,0 +1,353 @@
+//! The event loop: takes what is due, lets migrations act on it, and settles the network once per instant.
+
+use crate::carry::Carrier;
+use crate::cores::HostCores;
+use crate::drive::{Drive, Task};
+use crate::guest::Guest;
+use crate::memory::HostMemory;
+use crate::network::{FlowId, Network};
+use crate::queue::EventQueue;
+use crate::traffic::TrafficFlow;
+use crate::wiring::Wiring;
+use crate::{FlowResult, MigrationResult, RunResult, Settings};
+use livemig_core::ledger::Observation;
+use livemig_core::machine::Migration;
+use livemig_core::units::{Rate, Span, Time};
+use livemig_core::vocabulary::{CmdId, Event};
+use livemig_models::world::{HostId, Strategy, VmId, World};
+use rand::SeedableRng;
+use rand_pcg::Pcg64Mcg;
+
+/// How long the application is observed after a migration has ended, so that perceived downtime can be told.
+const OBSERVED_AFTER: Span = Span::from_secs(10);
+
+/// Something that is due.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// A migration is requested.
+    Request(u32),
+    /// A command of a migration has been carried out.
+    Due(u32, CmdId, Task),
+    /// A migration's transfer is over.
+    Arrived(u32),
+    /// A condition that a migration watches for holds.
+    Watch(u32),
+    /// A migration wants to be woken.
+    Wake(u32),
+    /// A migration has been observed long enough.
+    Observed(u32),
+    /// A host has no free memory left.
+    MemoryFull(HostId),
+    /// A guest's workload enters its next phase.
+    NextPhase(VmId),
+    /// Something of the scenario's `[[event]]` list.
+    Incident(u32),
+}
+
+/// Who uses a flow of the network.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Owner {
+    Nobody,
+    Migration(u32),
+    Traffic(u32),
+}
+
+/// Where a guest is and what it does.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) guest: Guest,
+    pub(crate) host: HostId,
+    /// When its workload began.
+    pub(crate) workload_since: Time,
+    /// The workload of an incident, which replaces that of the scenario.
+    pub(crate) workload: Option<u32>,
+}
+
+pub(crate) struct Engine<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) strategy: &'a Strategy,
+    pub(crate) settings: Settings,
+    pub(crate) now: Time,
+    pub(crate) queue: EventQueue<Happening>,
+    pub(crate) net: Network,
+    pub(crate) wiring: Wiring,
+    pub(crate) owners: Vec<Owner>,
+    pub(crate) guests: Vec<Placed>,
+    pub(crate) memory: Vec<HostMemory>,
+    pub(crate) cores: Vec<HostCores>,
+    pub(crate) down: Vec<HostState>,
+    pub(crate) drives: Vec<Drive>,
+    /// The migration of each VM that has one.
+    pub(crate) drive_of: Vec<Option<u32>>,
+    pub(crate) traffic: Vec<TrafficFlow>,
+    /// The traffic flows of each VM.
+    pub(crate) traffic_of: Vec<Vec<u32>>,
+    /// Migrations whose flows have nothing to carry at this instant.
+    pub(crate) loose: Vec<u32>,
+    pub(crate) net_changed: bool,
+    pub(crate) rng: Pcg64Mcg,
+    changed: Vec<(FlowId, f64)>,
+    /// Whether a migration has been requested.
+    requested: bool,
+    unfinished: usize,
+    events: u64,
+}
+
+/// Whether a host can be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HostState {
+    pub(crate) dead: bool,
+    pub(crate) cut: bool,
+}
+
+impl<'a> Engine<'a> {
+    pub(crate) fn new(world: &'a World, strategy: &'a Strategy, settings: Settings) -> Engine<'a> {
+        let mut net = Network::new();
+        let wiring = Wiring::new(world, &mut net);
+        let mut engine = Engine {
+            world,
+            strategy,
+            settings,
+            now: Time::ZERO,
+            queue: EventQueue::new(),
+            net,
+            wiring,
+            owners: Vec::new(),
+            guests: Vec::with_capacity(world.vms.len()),
+            memory: Vec::new(),
+            cores: HostCores::of(world),
+            down: vec![HostState::default(); world.hosts.len()],
+            drives: Vec::with_capacity(world.moves.len()),
+            drive_of: vec![None; world.vms.len()],
+            traffic: Vec::new(),
+            traffic_of: vec![Vec::new(); world.vms.len()],
+            loose: Vec::new(),
+            net_changed: false,
+            rng: Pcg64Mcg::seed_from_u64(settings.seed),
+            changed: Vec::new(),
+            requested: false,
+            unfinished: world.moves.len(),
+            events: 0,
+        };
+        engine.place_guests();
+        engine.memory = HostMemory::of(world, &engine.wiring);
+        engine.share_cores_at_start();
+        engine.start_traffic();
+        engine.schedule();
+        engine
+    }
+
+    fn place_guests(&mut self) {
+        for (i, vm) in self.world.vms.iter().enumerate() {
+            let (workload, change) = vm.workload.phase_at(Span::ZERO);
+            let guest = Guest::new(workload, vm.memory, vm.vcpus);
+            self.guests.push(Placed { guest, host: vm.host, workload_since: Time::ZERO, workload: None });
+            if let Some(change) = change {
+                self.queue.push(Time::ZERO + change, Happening::NextPhase(VmId(i as u32)));
+            }
+        }
+    }
+
+    fn schedule(&mut self) {
+        for (i, m) in self.world.moves.iter().enumerate() {
+            self.drive_of[m.vm.0 as usize] = Some(i as u32);
+            let source = self.world.vms[m.vm.0 as usize].host;
+            let memory = self.world.vms[m.vm.0 as usize].memory;
+            self.drives.push(Drive::new(m, source, memory, &self.strategy.spec, self.settings.timeline));
+            self.queue.push(m.at, Happening::Request(i as u32));
+        }
+        for (i, event) in self.world.events.iter().enumerate() {
+            self.queue.push(event.at, Happening::Incident(i as u32));
+        }
+    }
+
+    /// Runs until every migration has ended and been observed, or until the horizon.
+    pub(crate) fn run(mut self) -> RunResult {
+        let horizon = Time::ZERO + self.settings.horizon;
+        self.settle();
+        while self.unfinished > 0 {
+            let Some(at) = self.queue.peek_time().filter(|&at| at <= horizon) else { break };
+            debug_assert!(at >= self.now, "time goes forward");
+            self.now = at;
+            while self.queue.peek_time() == Some(at) {
+                let Some((_, happening)) = self.queue.pop() else { break };
+                self.events += 1;
+                self.dispatch(happening);
+            }
+            self.settle();
+        }
+        if self.unfinished > 0 {
+            self.now = horizon;
+        }
+        self.results()
+    }
+
+    fn dispatch(&mut self, happening: Happening) {
+        match happening {
+            Happening::Request(m) => {
+                self.begin_observation(m);
+                self.tell(m, Event::Requested);
+            }
+            Happening::Due(m, id, task) => self.due(m, id, task),
+            Happening::Arrived(m) => self.arrived(m),
+            Happening::Watch(m) => self.watch_tick(m),
+            Happening::Wake(m) => self.wake(m),
+            Happening::Observed(m) => {
+                self.conclude(m);
+                self.unfinished -= 1;
+            }
+            Happening::MemoryFull(host) => self.memory_full(host),
+            Happening::NextPhase(vm) => self.next_phase(vm),
+            Happening::Incident(i) => self.incident(i),
+        }
+    }
+
+    /// Gives unused flows back and spreads the new rates.
+    fn settle(&mut self) {
+        loop {
+            while let Some(m) = self.loose.pop() {
+                self.drop_unused_flows(m);
+            }
+            if !self.net_changed {
+                return;
+            }
+            self.net_changed = false;
+            let mut changed = std::mem::take(&mut self.changed);
+            self.net.solve(|flow, _, new| changed.push((flow, new)));
+            for (flow, rate) in changed.drain(..) {
+                match self.owners[flow.index()] {
+                    Owner::Nobody => {}
+                    Owner::Migration(m) => self.rate_changed(m, flow, rate),
+                    Owner::Traffic(t) => self.traffic[t as usize].set_rate(self.now, rate),
+                }
+            }
+            self.changed = changed;
+        }
+    }
+
+    /// Reserves a flow in the network.
+    pub(crate) fn add_flow(&mut self, links: &[crate::network::LinkId], weight: f64, cap: Option<f64>, owner: Owner) -> FlowId {
+        let flow = self.net.add_flow(links, weight, cap);
+        if self.owners.len() <= flow.index() {
+            self.owners.resize(flow.index() + 1, Owner::Nobody);
+        }
+        self.owners[flow.index()] = owner;
+        self.net_changed = true;
+        flow
+    }
+
+    pub(crate) fn remove_flow(&mut self, flow: FlowId) {
+        self.net.remove_flow(flow);
+        self.owners[flow.index()] = Owner::Nobody;
+        self.net_changed = true;
+    }
+
+    /// Tells a migration what has happened and carries out what it says.
+    pub(crate) fn tell(&mut self, m: u32, event: Event<livemig_core::pages::Counted>) {
+        let drive = &mut self.drives[m as usize];
+        let refused = drive.session.handle(self.now, event).is_err();
+        // The simulated hosts keep to the protocol; what is refused is a cancel that comes too late.
+        debug_assert!(!refused || drive.session.phase() > livemig_core::machine::Phase::LiveCopy);
+        self.obey(m);
+    }
+
+    fn wake(&mut self, m: u32) {
+        self.drives[m as usize].wake_key = None;
+        self.drives[m as usize].session.wake(self.now);
+        self.obey(m);
+    }
+
+    /// Carries out a migration's commands until it has no more.
+    fn obey(&mut self, m: u32) {
+        while let Some((id, command)) = self.drives[m as usize].session.poll(self.now) {
+            self.execute(m, id, command);
+        }
+        self.set_alarm(m);
+        let drive = &mut self.drives[m as usize];
+        if !drive.over && drive.session.ending().is_some() {
+            drive.over = true;
+            self.abandon_transfers(m);
+            self.mark_traffic(1);
+            self.queue.push(self.now + OBSERVED_AFTER, Happening::Observed(m));
+        }
+    }
+
+    fn set_alarm(&mut self, m: u32) {
+        let drive = &mut self.drives[m as usize];
+        let deadline = drive.session.deadline();
+        if deadline == drive.wake_key.and_then(|key| self.queue.time_of(key)) {
+            return;
+        }
+        if let Some(key) = drive.wake_key.take() {
+            self.queue.cancel(key);
+        }
+        drive.wake_key = deadline.map(|at| self.queue.push(at.max(self.now), Happening::Wake(m)));
+    }
+
+    fn begin_observation(&mut self, m: u32) {
+        self.sync(m);
+        let now = self.now;
+        self.drives[m as usize].observed = true;
+        self.drives[m as usize].session.observe(Observation::WorkBegins(now));
+        if !std::mem::replace(&mut self.requested, true) {
+            self.mark_traffic(0);
+        }
+    }
+
+    fn conclude(&mut self, m: u32) {
+        self.sync(m);
+        let now = self.now;
+        let drive = &mut self.drives[m as usize];
+        drive.metrics = Some(drive.session.finish(now));
+    }
+
+    fn results(mut self) -> RunResult {
+        for m in 0..self.drives.len() {
+            if self.drives[m].metrics.is_none() {
+                self.conclude(m as u32);
+            }
+        }
+        let flows = self.flow_results();
+        let migrations = self
+            .drives
+            .into_iter()
+            .map(|drive| MigrationResult {
+                vm: drive.vm,
+                source: drive.source,
+                destination: drive.destination,
+                technique: self.strategy.preset,
+                rounds: drive.session.rounds().to_vec(),
+                timeline: drive.session.timeline().to_vec(),
+                metrics: drive.metrics.expect("every migration is concluded"),
+            })
+            .collect();
+        RunResult { migrations, flows, ended: self.now, events: self.events }
+    }
+
+    /// What the scenario's flows have carried from the first request to the last ending.
+    fn flow_results(&self) -> Vec<FlowResult> {
+        let listed = self.traffic.iter().filter_map(|t| t.listed.map(|index| (index, t)));
+        listed.map(|(i, t)| FlowResult { name: self.world.flows[i as usize].name.clone(), mean: Rate(t.mean()) }).collect()
+    }
+
+    /// A migration and its guest, brought to the present.
+    pub(crate) fn sync(&mut self, m: u32) {
+        let drive = &mut self.drives[m as usize];
+        let placed = &mut self.guests[drive.vm.0 as usize];
+        Carrier::advance(drive, &placed.guest, self.now);
+        let (observed, session) = (drive.observed, &mut drive.session);
+        placed.guest.advance(self.now, &mut |o| {
+            if observed {
+                session.observe(o);
+            }
+        });
+    }
+
+    /// A guest, and its migration if it has one, brought to the present.
+    pub(crate) fn sync_guest(&mut self, vm: VmId) {
+        match self.drive_of[vm.0 as usize] {
+            Some(m) if !self.drives.is_empty() => self.sync(m),
+            Some(_) | None => self.guests[vm.0 as usize].guest.advance(self.now, &mut |_| {}),
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! A guest at class fidelity: per region of its memory, how much is dirty and how much is missing.
+//!
+//! Nothing happens between events; [`Guest::advance`] brings the guest from its last event to the present in closed form while
+//! it runs on complete memory, and in a few steps while memory is missing ([`residency`]).
+
+mod residency;
+
+use livemig_core::ledger::Observation;
+use livemig_core::pages::{CLASSES, Counted};
+use livemig_core::units::{Bytes, PAGE_SIZE, Share, Time};
+use livemig_models::dirtying::{dirty_after, dirtying_rate};
+use livemig_models::world::{Pattern, Region, Workload};
+pub(crate) use residency::Residency;
+
+/// A part of memory that is accessed alike.
+#[derive(Clone, Debug)]
+pub(crate) struct RegionState {
+    size: f64,
+    writes: f64,
+    reads: f64,
+    pattern: Pattern,
+    dirty: f64,
+    /// Bytes not at the host where the guest runs.
+    missing: f64,
+    /// Bytes not accessed since the guest runs on incomplete memory.
+    untouched: f64,
+}
+
+/// Whether the guest makes progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    Running,
+    Paused,
+    Dead,
+}
+
+#[derive(Debug)]
+pub(crate) struct Guest {
+    regions: Vec<RegionState>,
+    since: Time,
+    pub(crate) run: Run,
+    /// vCPU share by throttling.
+    share: f64,
+    /// vCPU share by the host's cores.
+    cores_share: f64,
+    /// Its value at the beginning: what the guest's rate is measured against.
+    baseline: f64,
+    vcpus: f64,
+    /// Seconds that a first write to a clean page costs, where writes are tracked.
+    tracking: Option<f64>,
+    residency: Option<Residency>,
+}
+
+impl Guest {
+    pub(crate) fn new(workload: &Workload, memory: Bytes, vcpus: u32) -> Guest {
+        Guest {
+            regions: layout(workload.regions(memory), memory),
+            since: Time::ZERO,
+            run: Run::Running,
+            share: 1.0,
+            cores_share: 1.0,
+            baseline: 1.0,
+            vcpus: f64::from(vcpus),
+            tracking: None,
+            residency: None,
+        }
+    }
+
+    /// Brings the guest to `now`; reports how fast it has worked since it was last looked at.
+    pub(crate) fn advance(&mut self, now: Time, observe: &mut impl FnMut(Observation)) {
+        let elapsed = now.since(self.since).as_secs_f64();
+        let from = self.since;
+        self.since = self.since.max(now);
+        if elapsed <= 0.0 {
+            return;
+        }
+        let speed = self.share * self.cores_share;
+        if self.run != Run::Running {
+            observe(Observation::Work { until: now, rate: 0.0 });
+        } else if self.residency.is_some() {
+            self.run_incomplete(from, elapsed, observe);
+        } else if let Some(cost) = self.tracking {
+            let work = self.tracked_work(speed * elapsed, cost / self.vcpus);
+            self.dirty_for(work);
+            observe(Observation::Work { until: now, rate: work / elapsed / self.baseline });
+        } else {
+            observe(Observation::Work { until: now, rate: speed / self.baseline });
+        }
+    }
+
+    /// The work time that fits into `busy` seconds when every newly dirtied page costs `cost` seconds.
+    ///
+    /// Solves work + cost x pages(work) = busy. The left side is concave, so that Newton's steps from zero approach the solution
+    /// from below.
+    fn tracked_work(&self, busy: f64, cost: f64) -> f64 {
+        let writing = self.regions.iter().filter(|r| r.writes > 0.0 || matches!(r.pattern, Pattern::Curve(_)));
+        if cost <= 0.0 || writing.clone().next().is_none() {
+            return busy;
+        }
+        let per_byte = cost / PAGE_SIZE as f64;
+        let mut work = 0.0;
+        for _ in 0..64 {
+            let (mut value, mut slope) = (work, 1.0);
+            for r in writing.clone() {
+                let dirty = dirty_after(&r.pattern, r.size, r.writes, r.dirty, work);
+                value += per_byte * (dirty - r.dirty);
+                slope += per_byte * dirtying_rate(&r.pattern, r.size, r.writes, dirty);
+            }
+            let step = (busy - value) / slope;
+            work += step;
+            if step <= busy * 1e-14 {
+                break;
+            }
+        }
+        work.clamp(0.0, busy)
+    }
+
+    fn dirty_for(&mut self, work: f64) {
+        for r in &mut self.regions {
+            r.dirty = dirty_after(&r.pattern, r.size, r.writes, r.dirty, work);
+        }
+    }
+
+    /// Everything counts as dirty, and writes are tracked at this cost in seconds per first write.
+    pub(crate) fn start_tracking(&mut self, cost: f64) {
+        for r in &mut self.regions {
+            r.dirty = r.size;
+        }
+        self.tracking = Some(cost);
+    }
+
+    pub(crate) fn stop_tracking(&mut self) {
+        self.tracking = None;
+    }
+
+    /// Dirty bytes, in whole bytes per region.
+    pub(crate) fn dirty(&self) -> Counted {
+        self.count(|r| r.dirty)
+    }
+
+    /// Takes out of the tracker what `draw` makes of the expected number of dirty bytes of each region of a given size.
+    pub(crate) fn collect(&mut self, limit: Option<Bytes>, mut draw: impl FnMut(f64, f64) -> f64) -> Counted {
+        let mut taken = [0; CLASSES];
+        let mut left = limit.map_or(f64::INFINITY, |l| l.0 as f64);
+        for (r, t) in self.regions.iter_mut().zip(&mut taken) {
+            let dirty = draw(r.dirty, r.size).clamp(0.0, r.size);
+            let take = dirty.min(left);
+            left -= take;
+            *t = take as u64;
+            r.dirty = dirty - take;
+        }
+        Counted::new(taken)
+    }
+
+    /// Gives pages back to the tracker. Where pages of the same region are dirty already, some of them are the same.
+    pub(crate) fn return_dirty(&mut self, set: &Counted) {
+        for (r, &bytes) in self.regions.iter_mut().zip(set.classes()) {
+            let bytes = bytes as f64;
+            if bytes > 0.0 {
+                r.dirty = (r.dirty + bytes * (1.0 - r.dirty / r.size)).min(r.size);
+            }
+        }
+    }
+
+    /// The dirty fraction of a region `ahead` seconds from now, at the guest's full speed.
+    pub(crate) fn dirty_fraction_ahead(&self, class: usize, ahead: f64) -> f64 {
+        let speed = if self.run == Run::Running { self.share * self.cores_share } else { 0.0 };
+        self.regions.get(class).map_or(0.0, |r| dirty_after(&r.pattern, r.size, r.writes, r.dirty, speed * ahead) / r.size)
+    }
+
+    /// Of the pages of `set`, those that are not also in `other`, if both are spread at random over their regions.
+    pub(crate) fn without_overlap(&self, set: &Counted, other: &Counted) -> Counted {
+        let mut bytes = [0; CLASSES];
+        for (i, r) in self.regions.iter().enumerate() {
+            let (mine, theirs) = (set.classes()[i] as f64, other.classes()[i] as f64);
+            bytes[i] = (mine * (1.0 - theirs / r.size)) as u64;
+        }
+        Counted::new(bytes)
+    }
+
+    pub(crate) fn set_share(&mut self, share: Share) {
+        self.share = share.get();
+    }
+
+    pub(crate) fn cores_share(&self) -> f64 {
+        self.cores_share
+    }
+
+    pub(crate) fn set_cores_share(&mut self, share: f64, is_baseline: bool) {
+        self.cores_share = share;
+        if is_baseline {
+            self.baseline = share;
+        }
+    }
+
+    /// Sizes of the regions, as a set of all pages.
+    pub(crate) fn memory(&self) -> Counted {
+        self.count(|r| r.size)
+    }
+
+    fn count(&self, of: impl Fn(&RegionState) -> f64) -> Counted {
+        let mut bytes = [0; CLASSES];
+        for (r, b) in self.regions.iter().zip(&mut bytes) {
+            *b = of(r) as u64;
+        }
+        Counted::new(bytes)
+    }
+
+    /// Does something else from now on. Returns the map by which page sets in flight follow.
+    pub(crate) fn change_workload(&mut self, workload: &Workload, memory: Bytes) -> Remap {
+        let mut next = layout(workload.regions(memory), memory);
+        let remap = Remap::new(&self.regions, &next);
+        for (j, to) in next.iter_mut().enumerate() {
+            for (i, from) in self.regions.iter().enumerate() {
+                to.dirty += from.dirty * remap.share[i][j];
+                to.missing += from.missing * remap.share[i][j];
+                to.untouched += from.untouched * remap.share[i][j];
+            }
+        }
+        self.regions = next;
+        remap
+    }
+}
+
+/// How much of each old region lies in each new one.
+pub(crate) struct Remap {
+    share: [[f64; CLASSES]; CLASSES],
+}
+
+impl Remap {
+    fn new(old: &[RegionState], new: &[RegionState]) -> Remap {
+        let mut share = [[0.0; CLASSES]; CLASSES];
+        let mut start = 0.0;
+        for (i, from) in old.iter().enumerate() {
+            let mut at = 0.0;
+            for (j, to) in new.iter().enumerate() {
+                let overlap = f64::min(start + from.size, at + to.size) - f64::max(start, at);
+                share[i][j] = overlap.max(0.0) / from.size;
+                at += to.size;
+            }
+            start += from.size;
+        }
+        Remap { share }
+    }
+
+    /// The same pages, by the new regions.
+    pub(crate) fn apply(&self, set: &Counted) -> Counted {
+        let mut bytes = [0u64; CLASSES];
+        for (i, &old) in set.classes().iter().enumerate() {
+            let mut left = old;
+            let last = self.share[i].iter().rposition(|&s| s > 0.0);
+            for (j, to) in bytes.iter_mut().enumerate() {
+                let part = if Some(j) == last { left } else { ((old as f64 * self.share[i][j]) as u64).min(left) };
+                *to += part;
+                left -= part;
+            }
+        }
+        Counted::new(bytes)
+    }
+}
+
+/// The regions of a workload, and behind them the memory that it does not access.
+fn layout(regions: Vec<Region>, memory: Bytes) -> Vec<RegionState> {
+    let accessed: Bytes = regions.iter().map(|r| r.bytes).sum();
+    let rest = memory.saturating_sub(accessed);
+    let rest = Region { bytes: rest, writes: 0.0, reads: 0.0, pattern: Pattern::Random };
+    let states: Vec<RegionState> = regions
+        .into_iter()
+        .chain([rest])
+        .filter(|r| !r.bytes.is_zero())
+        .map(|r| RegionState {
+            size: r.bytes.0 as f64,
+            writes: r.writes,
+            reads: r.reads,
+            pattern: r.pattern,
+            dirty: 0.0,
+            missing: 0.0,
+            untouched: 0.0,
+        })
+        .collect();
+    assert!(states.len() <= CLASSES, "a workload has fewer regions than there are classes");
+    states
+}

@@ -1,0 +1,124 @@
+//! What happens to hosts and guests from outside: failures, cut links, cancellations, changes of load.
+
+use crate::engine::{Engine, Happening};
+use crate::guest::Run;
+use livemig_core::vocabulary::{Event, Failure, Peer};
+use livemig_models::world::{HostId, Incident, VmId, Workload};
+
+impl Engine<'_> {
+    pub(crate) fn incident(&mut self, i: u32) {
+        match &self.world.events[i as usize].what {
+            Incident::Fail(host) => self.fail_host(*host),
+            Incident::Cut(host) => self.cut_host(*host, true),
+            Incident::Restore(host) => self.cut_host(*host, false),
+            Incident::Cancel(vm) => {
+                if let Some(m) = self.drive_of[vm.0 as usize] {
+                    self.tell(m, Event::Cancel);
+                }
+            }
+            Incident::Workload(vm, workload) => {
+                self.guests[vm.0 as usize].workload = Some(i);
+                self.guests[vm.0 as usize].workload_since = self.now;
+                self.enter_phase(*vm, workload);
+            }
+            Incident::Traffic(vm, traffic) => self.change_traffic(*vm, *traffic),
+        }
+    }
+
+    /// A guest's workload enters its next phase.
+    pub(crate) fn next_phase(&mut self, vm: VmId) {
+        let world = self.world;
+        let workload = match self.guests[vm.0 as usize].workload {
+            Some(i) => match &world.events[i as usize].what {
+                Incident::Workload(_, workload) => workload,
+                Incident::Fail(_) | Incident::Cut(_) | Incident::Restore(_) | Incident::Cancel(_) | Incident::Traffic(..) => {
+                    unreachable!("a workload comes from an event about a workload")
+                }
+            },
+            None => &world.vms[vm.0 as usize].workload,
+        };
+        self.enter_phase(vm, workload);
+    }
+
+    fn enter_phase(&mut self, vm: VmId, workload: &Workload) {
+        let elapsed = self.now.since(self.guests[vm.0 as usize].workload_since);
+        let (phase, change) = workload.phase_at(elapsed);
+        let memory = self.world.vms[vm.0 as usize].memory;
+        let m = self.drive_of[vm.0 as usize];
+        match m {
+            Some(m) => self.sync(m),
+            None => self.guests[vm.0 as usize].guest.advance(self.now, &mut |_| {}),
+        }
+        let remap = self.guests[vm.0 as usize].guest.change_workload(phase, memory);
+        if let Some(m) = m {
+            let costs = [self.wire_cost(m, false), self.wire_cost(m, true)];
+            let drive = &mut self.drives[m as usize];
+            drive.remap_held(|set| remap.apply(set));
+            for transfer in drive.carrier.transfers() {
+                let cost = costs[usize::from(transfer.is_first())];
+                transfer.remap(|set| remap.apply(set), cost);
+            }
+            self.reschedule(m);
+        }
+        if let Some(change) = change {
+            self.queue.push(self.now + change, Happening::NextPhase(vm));
+        }
+    }
+
+    fn fail_host(&mut self, host: HostId) {
+        if std::mem::replace(&mut self.down[host.0 as usize].dead, true) {
+            return;
+        }
+        for vm in 0..self.guests.len() {
+            if self.guests[vm].host == host {
+                if let Some(m) = self.drive_of[vm] {
+                    self.sync(m);
+                }
+                self.guests[vm].guest.run = Run::Dead;
+                self.route_traffic_of(VmId(vm as u32));
+            }
+        }
+        for m in self.started_migrations_at(host) {
+            let peer = self.peer(m, host);
+            self.tell(m, Event::PeerDead { peer, recoverable: false });
+            self.fail_transfers(m, Failure::Unreachable(peer));
+            self.unpark(m);
+        }
+    }
+
+    fn cut_host(&mut self, host: HostId, cut: bool) {
+        if std::mem::replace(&mut self.down[host.0 as usize].cut, cut) == cut || self.down[host.0 as usize].dead {
+            return;
+        }
+        let nics = self.world.hosts[host.0 as usize].nics.iter();
+        let links = self.wiring.nics(host).iter().copied();
+        for (nic, (tx, rx)) in nics.zip(links) {
+            let capacity = if cut { 0.0 } else { nic.rate.0 * nic.goodput };
+            self.net.set_capacity(tx, capacity);
+            self.net.set_capacity(rx, capacity);
+            self.net_changed = true;
+        }
+        for m in self.started_migrations_at(host) {
+            let peer = self.peer(m, host);
+            if cut {
+                self.tell(m, Event::LinkLost(peer));
+            } else {
+                self.tell(m, Event::LinkRestored(peer));
+                self.unpark(m);
+            }
+        }
+    }
+
+    fn started_migrations_at(&self, host: HostId) -> Vec<u32> {
+        (0..self.drives.len() as u32)
+            .filter(|&m| {
+                let d = &self.drives[m as usize];
+                d.observed && !d.over && (d.source == host || d.destination == host)
+            })
+            .collect()
+    }
+
+    fn peer(&self, m: u32, host: HostId) -> Peer {
+        if self.drives[m as usize].source == host { Peer::Source } else { Peer::Destination }
+    }
+}

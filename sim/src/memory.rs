@@ -1,0 +1,99 @@
+//! Memory of destination hosts: where arriving guests do not fit, the host frees memory at its swap rate, and that is as fast as
+//! new pages can arrive.
+
+use crate::engine::{Engine, Happening};
+use crate::queue::Key;
+use crate::wiring::Wiring;
+use livemig_core::units::{Span, Time};
+use livemig_models::world::{HostId, World};
+
+/// The free memory of one host.
+#[derive(Debug, Default)]
+pub(crate) struct HostMemory {
+    /// Bytes free; infinite without a limit.
+    free: f64,
+    since: Time,
+    /// Migrations that bring new pages, and how many bytes of them each second.
+    arriving: Vec<(u32, f64)>,
+    full: Option<Key>,
+    reclaiming: bool,
+}
+
+impl HostMemory {
+    pub(crate) fn of(world: &World, wiring: &Wiring) -> Vec<HostMemory> {
+        let mut hosts: Vec<HostMemory> = (0..world.hosts.len() as u32)
+            .map(|h| {
+                let limit = world.hosts[h as usize].memory.filter(|_| wiring.reclaim(HostId(h)).is_some());
+                HostMemory { free: limit.map_or(f64::INFINITY, |m| m.0 as f64), ..HostMemory::default() }
+            })
+            .collect();
+        for vm in &world.vms {
+            hosts[vm.host.0 as usize].free -= vm.memory.0 as f64;
+        }
+        hosts
+    }
+
+    fn inflow(&self) -> f64 {
+        self.arriving.iter().map(|a| a.1).sum()
+    }
+
+    fn advance(&mut self, now: Time) {
+        let elapsed = now.since(self.since).as_secs_f64();
+        self.since = now;
+        // What arrives while the host reclaims takes the place of what it has freed.
+        if !self.reclaiming {
+            self.free -= self.inflow() * elapsed;
+        }
+    }
+}
+
+impl Engine<'_> {
+    /// A migration to `host` brings new pages at another rate.
+    pub(crate) fn arrivals_changed(&mut self, host: HostId, m: u32) {
+        if self.wiring.reclaim(host).is_none() {
+            return;
+        }
+        let inflow = self.inflow(m);
+        let brings = self.drives[m as usize].carrier.brings_new_pages();
+        let memory = &mut self.memory[host.0 as usize];
+        memory.advance(self.now);
+        memory.arriving.retain(|a| a.0 != m);
+        if brings {
+            memory.arriving.push((m, inflow));
+        }
+        self.reclaim(host);
+    }
+
+    /// A guest has left a host.
+    pub(crate) fn memory_freed(&mut self, host: HostId, bytes: f64) {
+        self.memory[host.0 as usize].advance(self.now);
+        self.memory[host.0 as usize].free += bytes;
+        self.reclaim(host);
+    }
+
+    pub(crate) fn memory_full(&mut self, host: HostId) {
+        let memory = &mut self.memory[host.0 as usize];
+        memory.full = None;
+        memory.advance(self.now);
+        memory.free = memory.free.min(0.0);
+        self.reclaim(host);
+    }
+
+    /// Limits the arrival of new pages as long as there is no memory for them; otherwise computes when that will be.
+    fn reclaim(&mut self, host: HostId) {
+        let Some(link) = self.wiring.reclaim(host) else { return };
+        let memory = &mut self.memory[host.0 as usize];
+        let inflow = memory.inflow();
+        let reclaiming = memory.free < 1.0 && !memory.arriving.is_empty();
+        let full = (!reclaiming && inflow > 0.0).then(|| self.now + Span::from_secs_f64(memory.free / inflow));
+        let key = memory.full;
+        if reclaiming != memory.reclaiming {
+            memory.reclaiming = reclaiming;
+            let capacity = if reclaiming { self.world.hosts[host.0 as usize].swap.0 } else { f64::INFINITY };
+            self.net.set_capacity(link, capacity);
+            self.net_changed = true;
+        }
+        let key = self.reset(key, full, || Happening::MemoryFull(host));
+        self.memory[host.0 as usize].full = key;
+    }
+}

@@ -1,0 +1,237 @@
+//! Pages, or device state, on their way: what has gone and what is left between two changes of the rate.
+
+use crate::guest::Guest;
+use livemig_core::pages::{CLASSES, Counted, PageSet};
+use livemig_core::units::{Bytes, PAGE_SIZE, Time};
+use livemig_core::vocabulary::{CmdId, Prepaging, Send, SendClass, Sent};
+
+/// What a transfer carries.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Load {
+    /// Pages in address order.
+    Pages { class: SendClass, skip_redirtied: bool },
+    /// Pages that the guest, which waits for them, may ask for at any moment.
+    Push { class: SendClass, order: Prepaging },
+    /// CPU and device state.
+    State,
+}
+
+/// The wire bytes of pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WireCost {
+    /// Wire bytes per byte of pages, by class.
+    factor: [f64; CLASSES],
+}
+
+impl WireCost {
+    /// Pages with content: the page and its header. Of the memory `all`, the last `zero` bytes, if they are elided, take only
+    /// a mark each.
+    pub(crate) fn new(all: &Counted, zero: f64, header: Bytes, zero_page: Bytes) -> WireCost {
+        let page = PAGE_SIZE as f64;
+        let full = (page + header.0 as f64) / page;
+        let mark = zero_page.0 as f64 / page;
+        let mut left = zero;
+        let mut factor = [full; CLASSES];
+        for (f, &size) in factor.iter_mut().zip(all.classes()).rev() {
+            let size = size as f64;
+            if size > 0.0 && left > 0.0 {
+                let share = (left / size).min(1.0);
+                *f = share * mark + (1.0 - share) * full;
+                left -= size * share;
+            }
+        }
+        WireCost { factor }
+    }
+}
+
+/// One `Send` or `SendState` under way.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    pub(crate) id: CmdId,
+    pub(crate) load: Load,
+    cost: WireCost,
+    /// Bytes of pages not yet sent, by class; of a push, the guest knows which.
+    left: [f64; CLASSES],
+    /// Wire bytes not yet sent, if nothing is skipped.
+    wire_left: f64,
+    sent: f64,
+    skipped: f64,
+    since: Time,
+}
+
+impl Transfer {
+    pub(crate) fn of_pages(id: CmdId, send: &Send<Counted>, push: bool, cost: WireCost, now: Time) -> Transfer {
+        let load = if push {
+            Load::Push { class: send.class, order: send.order }
+        } else {
+            Load::Pages { class: send.class, skip_redirtied: send.skip_redirtied }
+        };
+        let left = send.set.classes().map(|b| b as f64);
+        let mut transfer = Transfer { id, load, cost, left, wire_left: 0.0, sent: 0.0, skipped: 0.0, since: now };
+        transfer.wire_left = transfer.wire_of_left();
+        transfer
+    }
+
+    pub(crate) fn of_state(id: CmdId, state: Bytes, now: Time) -> Transfer {
+        let cost = WireCost { factor: [1.0; CLASSES] };
+        Transfer { id, load: Load::State, cost, left: [0.0; CLASSES], wire_left: state.0 as f64, sent: 0.0, skipped: 0.0, since: now }
+    }
+
+    fn wire_of_left(&self) -> f64 {
+        self.left.iter().zip(&self.cost.factor).map(|(l, f)| l * f).sum()
+    }
+
+    /// Brings the transfer to `now` at `rate` wire bytes per second. The guest must not have been advanced past the time of the last call.
+    pub(crate) fn advance(&mut self, now: Time, rate: f64, guest: &Guest) {
+        let elapsed = now.since(self.since).as_secs_f64();
+        self.since = self.since.max(now);
+        if elapsed <= 0.0 || rate <= 0.0 {
+            return;
+        }
+        if self.skips() {
+            let walk = walk(&self.left, &self.cost, guest, rate, elapsed);
+            self.left = walk.left;
+            self.sent += walk.wire;
+            self.skipped += walk.skipped;
+            self.wire_left = self.wire_of_left();
+            return;
+        }
+        let gone = (rate * elapsed).min(self.wire_left);
+        self.sent += gone;
+        self.wire_left -= gone;
+        if matches!(self.load, Load::Pages { .. }) {
+            self.drop_first(gone);
+        }
+    }
+
+    fn drop_first(&mut self, mut wire: f64) {
+        for (left, factor) in self.left.iter_mut().zip(&self.cost.factor) {
+            let here = (*left * factor).min(wire);
+            wire -= here;
+            *left = if here >= *left * factor { 0.0 } else { *left - here / factor };
+            if wire <= 0.0 {
+                break;
+            }
+        }
+    }
+
+    fn skips(&self) -> bool {
+        matches!(self.load, Load::Pages { skip_redirtied: true, .. })
+    }
+
+    /// Seconds until everything has gone at `rate`.
+    pub(crate) fn time_left(&self, rate: f64, guest: &Guest) -> f64 {
+        if self.wire_left <= 0.0 {
+            0.0
+        } else if rate <= 0.0 {
+            f64::INFINITY
+        } else if self.skips() {
+            walk(&self.left, &self.cost, guest, rate, f64::INFINITY).time
+        } else {
+            self.wire_left / rate
+        }
+    }
+
+    /// Everything has gone: what rounding has left counts as sent.
+    pub(crate) fn finish(&mut self) {
+        self.sent += self.wire_left;
+        self.wire_left = 0.0;
+        self.left = [0.0; CLASSES];
+    }
+
+    /// Adds pages that are not among those left.
+    pub(crate) fn join(&mut self, set: &Counted) {
+        for (left, &more) in self.left.iter_mut().zip(set.classes()) {
+            *left += more as f64;
+        }
+        self.wire_left = self.wire_of_left();
+    }
+
+    /// Pages not yet sent, in whole bytes per class.
+    pub(crate) fn unsent(&self, guest: &Guest) -> Counted {
+        match self.load {
+            Load::Pages { .. } => Counted::new(self.left.map(|l| l.ceil() as u64)),
+            Load::Push { .. } => guest.missing(),
+            Load::State => Counted::default(),
+        }
+    }
+
+    /// Bytes of pages not yet sent.
+    pub(crate) fn pending(&self) -> f64 {
+        match self.load {
+            Load::Pages { .. } => self.left.iter().sum(),
+            Load::Push { .. } => self.wire_left / self.mean_factor(),
+            Load::State => 0.0,
+        }
+    }
+
+    /// Wire bytes per byte of the pages that were to be sent.
+    pub(crate) fn mean_factor(&self) -> f64 {
+        let pages: f64 = self.left.iter().sum();
+        if pages > 0.0 { self.wire_of_left() / pages } else { 1.0 }
+    }
+
+    pub(crate) fn is_first(&self) -> bool {
+        match self.load {
+            Load::Pages { class, .. } | Load::Push { class, .. } => class == SendClass::First,
+            Load::State => false,
+        }
+    }
+
+    pub(crate) fn wire_sent(&self) -> f64 {
+        self.sent
+    }
+
+    /// What has become of it so far; `demanded` is what the guest has asked for.
+    pub(crate) fn account(&self, demanded: f64) -> Sent {
+        let wire = Bytes(self.sent.round() as u64);
+        let demand = Bytes((demanded * self.mean_factor()).round() as u64);
+        Sent { wire, demand: demand.min(wire), skipped: Bytes(self.skipped.round() as u64) }
+    }
+
+    /// The same pages after the guest's regions have changed.
+    pub(crate) fn remap(&mut self, map: impl Fn(&Counted) -> Counted, cost: WireCost) {
+        let left = map(&Counted::new(self.left.map(|l| l.round() as u64)));
+        debug_assert!(left.len().0 as f64 <= self.left.iter().sum::<f64>() + CLASSES as f64);
+        self.left = left.classes().map(|b| b as f64);
+        self.cost = cost;
+    }
+}
+
+/// What happens to pages that are sent unless they are dirty again.
+struct Walk {
+    left: [f64; CLASSES],
+    time: f64,
+    wire: f64,
+    skipped: f64,
+}
+
+/// A page of a class of which the fraction x is dirty again goes with probability 1 - x, so that pages pass at
+/// rate / (factor (1 - x)). Steps are as long as x changes by little.
+fn walk(left: &[f64; CLASSES], cost: &WireCost, guest: &Guest, rate: f64, until: f64) -> Walk {
+    const STEP: f64 = 0.02;
+    const LEAST_CLEAN: f64 = 1e-6;
+    let mut w = Walk { left: *left, time: 0.0, wire: 0.0, skipped: 0.0 };
+    for (class, left) in w.left.iter_mut().enumerate() {
+        while *left > 0.0 && w.time < until {
+            let x0 = guest.dirty_fraction_ahead(class, w.time);
+            let per_page = cost.factor[class] * (1.0 - x0).max(LEAST_CLEAN) / rate;
+            let mut length = (*left * per_page).min(until - w.time);
+            let mut x1 = guest.dirty_fraction_ahead(class, w.time + length);
+            while x1 - x0 > STEP {
+                length /= 2.0;
+                x1 = guest.dirty_fraction_ahead(class, w.time + length);
+            }
+            let clean = (1.0 - 0.5 * (x0 + x1)).max(LEAST_CLEAN);
+            let all = *left * cost.factor[class] * clean / rate;
+            let whole = all <= length;
+            let length = if whole { all } else { length };
+            let pages = if whole { *left } else { length * rate / (cost.factor[class] * clean) };
+            w.time += length;
+            w.wire += pages * clean * cost.factor[class];
+            w.skipped += pages * (1.0 - clean);
+            *left = if whole { 0.0 } else { *left - pages };
+        }
+    }
+    w
+}
