@@ -1,8 +1,9 @@
 //! A resolved scenario: names are indices, units are numbers, counts and distributions are drawn.
 
 mod workload;
+mod zipf;
 
-pub use workload::{DirtyCurve, Pattern, Region, Workload};
+pub use workload::{DirtyCurve, Pattern, Phase, Region, Workload};
 
 use crate::calibration::Calibration;
 use livemig_core::strategy::Spec;
