@@ -7,9 +7,9 @@ use crate::network::FlowId;
 use crate::queue::Key;
 use crate::transfer::{Load, Transfer, WireCost};
 use crate::watcher::{Progress, Watcher};
-use livemig_core::machine::Migration;
+use livemig_core::ledger::Observation;
 use livemig_core::pages::Counted;
-use livemig_core::units::{Bytes, PAGE_SIZE, Rate, Span, Time};
+use livemig_core::units::{PAGE_SIZE, Rate, Span, Time};
 use livemig_core::vocabulary::{CmdId, Reply, Send, SendClass, Sent, Watch, WatchEnd};
 use std::collections::VecDeque;
 
@@ -165,8 +165,10 @@ impl Engine<'_> {
 
     fn note_rate(&mut self, m: u32) {
         let (now, drive) = (self.now, &mut self.drives[m as usize]);
-        let rate = Rate(if drive.carrier.queue.is_empty() { 0.0 } else { drive.carrier.rate() });
-        drive.session.bandwidth(now, rate);
+        if drive.session.keeps_timeline() {
+            let rate = Rate(if drive.carrier.queue.is_empty() { 0.0 } else { drive.carrier.rate() });
+            drive.session.observe(Observation::Bandwidth { at: now, rate });
+        }
     }
 
     /// What has the bandwidth, or how much there is, has changed: what follows from it is computed again.

@@ -6,10 +6,10 @@ use crate::guest::{Residency, Run};
 use crate::queue::Key;
 use crate::watcher::Watcher;
 use livemig_core::conductor::Conductor;
-use livemig_core::ledger::{Metrics, Observation, Session};
+use livemig_core::ledger::{Ledger, Metrics, Observation, Session};
 use livemig_core::pages::{Counted, PageSet};
 use livemig_core::strategy::Spec;
-use livemig_core::units::{Bytes, Rate, Span, Time};
+use livemig_core::units::{Bytes, Rate, Span};
 use livemig_core::vocabulary::{CmdId, Command, Event, Failure, Joined, Peer, Prepaging, Reply, Send, Sent, Side, WatchEnd};
 use livemig_models::world::{HostId, Move, VmId};
 
@@ -33,6 +33,8 @@ pub(crate) struct Drive {
     pub(crate) switched: bool,
     /// Commands that wait for a cut link.
     parked: Vec<(CmdId, Command<Counted>)>,
+    /// Bytes of the destination's memory that the arriving guest has taken.
+    pub(crate) memory_taken: f64,
     pub(crate) observed: bool,
     pub(crate) over: bool,
     pub(crate) metrics: Option<Metrics>,
@@ -49,6 +51,8 @@ pub(crate) enum Task {
     Pause,
     StartAtSource,
     StartAtDestination,
+    /// The destination has forgotten the guest.
+    Abort,
     /// Every page has been acknowledged.
     Acknowledged(Reply<Counted>),
 }
@@ -56,12 +60,13 @@ pub(crate) enum Task {
 impl Drive {
     pub(crate) fn new(m: &Move, source: HostId, memory: Bytes, spec: &Spec, timeline: bool) -> Drive {
         let intermediaries = (0..m.via.len() as u16).collect();
+        let ledger = if timeline { Ledger::with_timeline() } else { Ledger::new() };
         let order = spec.push.map_or_else(Prepaging::default, |p| p.prepaging);
         Drive {
             vm: m.vm,
             source,
             destination: m.to,
-            session: Session::new(Conductor::new(spec.clone(), memory, intermediaries), timeline),
+            session: Session::new(Conductor::new(spec.clone(), memory, intermediaries), ledger),
             carrier: Carrier::default(),
             limit: None,
             held: Counted::default(),
@@ -72,6 +77,7 @@ impl Drive {
             order,
             switched: false,
             parked: Vec::new(),
+            memory_taken: 0.0,
             observed: false,
             over: false,
             metrics: None,
@@ -167,8 +173,13 @@ impl Engine<'_> {
                 self.later(m, id, round_trip, Task::Answer(Reply::Gathered { at }));
             }
             Command::Watch(watch) => self.start_watch(m, id, watch),
-            Command::Release => self.answer(m, id, Reply::Released),
-            Command::Abort => self.later(m, id, round_trip, Task::Answer(Reply::Aborted)),
+            Command::Release => {
+                let drive = &self.drives[m as usize];
+                let (source, memory) = (drive.source, self.world.vms[drive.vm.0 as usize].memory);
+                self.memory_freed(source, memory.0 as f64);
+                self.answer(m, id, Reply::Released);
+            }
+            Command::Abort => self.later(m, id, round_trip, Task::Abort),
         }
     }
 
@@ -203,13 +214,16 @@ impl Engine<'_> {
         self.sync(m);
         match task {
             Task::StartAtDestination if lost => self.tell_failed(m, id, Failure::AnswerLost),
-            Task::Answer(_) | Task::Acknowledged(_) if lost => {
+            Task::Answer(_) | Task::Acknowledged(_) | Task::Abort if lost => {
                 self.tell_failed(m, id, Failure::Unreachable(Peer::Destination));
             }
-            Task::Answer(reply) => {
-                self.answer(m, id, reply);
+            Task::Answer(reply) | Task::Acknowledged(reply) => self.answer(m, id, reply),
+            Task::Abort => {
+                let drive = &mut self.drives[m as usize];
+                let (to, taken) = (drive.destination, std::mem::take(&mut drive.memory_taken));
+                self.memory_freed(to, taken);
+                self.answer(m, id, Reply::Aborted);
             }
-            Task::Acknowledged(reply) => self.answer(m, id, reply),
             Task::Prepare { elide_zero_pages } => {
                 self.drives[m as usize].elide_zero_pages = elide_zero_pages;
                 let cost = self.world.calibration.tracking_fault.as_secs_f64();

@@ -259,7 +259,7 @@ impl<'a> Engine<'a> {
 
     /// Carries out a migration's commands until it has no more.
     fn obey(&mut self, m: u32) {
-        while let Some((id, command)) = self.drives[m as usize].session.poll(self.now) {
+        while let Some((id, command)) = self.drives[m as usize].session.poll() {
             self.execute(m, id, command);
         }
         self.set_alarm(m);
@@ -311,13 +311,13 @@ impl<'a> Engine<'a> {
         let migrations = self
             .drives
             .into_iter()
-            .map(|drive| MigrationResult {
+            .map(|mut drive| MigrationResult {
                 vm: drive.vm,
                 source: drive.source,
                 destination: drive.destination,
                 technique: self.strategy.preset,
-                rounds: drive.session.rounds().to_vec(),
-                timeline: drive.session.timeline().to_vec(),
+                rounds: drive.session.take_rounds(),
+                timeline: drive.session.take_timeline(),
                 metrics: drive.metrics.expect("every migration is concluded"),
             })
             .collect();

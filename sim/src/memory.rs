@@ -13,10 +13,20 @@ pub(crate) struct HostMemory {
     /// Bytes free; infinite without a limit.
     free: f64,
     since: Time,
-    /// Migrations that bring new pages, and how many bytes of them each second.
-    arriving: Vec<(u32, f64)>,
+    /// Migrations that bring new pages.
+    arriving: Vec<Arriving>,
     full: Option<Key>,
     reclaiming: bool,
+}
+
+/// A migration that brings new pages to a host.
+#[derive(Debug)]
+struct Arriving {
+    migration: u32,
+    /// Bytes of pages per second.
+    rate: f64,
+    /// Bytes of free memory that it has taken.
+    taken: f64,
 }
 
 impl HostMemory {
@@ -34,7 +44,7 @@ impl HostMemory {
     }
 
     fn inflow(&self) -> f64 {
-        self.arriving.iter().map(|a| a.1).sum()
+        self.arriving.iter().map(|a| a.rate).sum()
     }
 
     fn advance(&mut self, now: Time) {
@@ -42,7 +52,10 @@ impl HostMemory {
         self.since = now;
         // What arrives while the host reclaims takes the place of what it has freed.
         if !self.reclaiming {
-            self.free -= self.inflow() * elapsed;
+            for a in &mut self.arriving {
+                a.taken += a.rate * elapsed;
+                self.free -= a.rate * elapsed;
+            }
         }
     }
 }
@@ -57,9 +70,12 @@ impl Engine<'_> {
         let brings = self.drives[m as usize].carrier.brings_new_pages();
         let memory = &mut self.memory[host.0 as usize];
         memory.advance(self.now);
-        memory.arriving.retain(|a| a.0 != m);
-        if brings {
-            memory.arriving.push((m, inflow));
+        let known = memory.arriving.iter().position(|a| a.migration == m);
+        match (brings, known) {
+            (true, Some(i)) => memory.arriving[i].rate = inflow,
+            (true, None) => memory.arriving.push(Arriving { migration: m, rate: inflow, taken: 0.0 }),
+            (false, Some(i)) => self.drives[m as usize].memory_taken += memory.arriving.swap_remove(i).taken,
+            (false, None) => {}
         }
         self.reclaim(host);
     }

@@ -1,0 +1,76 @@
+//! Small worlds for the tests of the simulator.
+#![allow(dead_code, reason = "each test file uses what it needs")]
+
+use livemig_core::strategy::{Spec, preset};
+use livemig_core::units::{Bytes, PAGE_SIZE, Rate, Span, Time};
+use livemig_models::calibration::Calibration;
+use livemig_models::world::{Host, HostId, Move, Nic, Role, Strategy, Traffic, Vm, VmId, Workload, World};
+use livemig_sim::{RunResult, Settings};
+
+/// No cost and no latency anywhere.
+pub(crate) fn ideal() -> Calibration {
+    Calibration {
+        name: "ideal".into(),
+        latency: Span::ZERO,
+        goodput: 1.0,
+        setup: Span::ZERO,
+        dirty_log_per_gib: Span::ZERO,
+        tracking_fault: Span::ZERO,
+        pause: Span::ZERO,
+        activation: Span::ZERO,
+        device_state: Bytes::ZERO,
+        fault_service: Span::ZERO,
+        send_per_page: Span::ZERO,
+        page_header: Bytes::ZERO,
+        zero_page: Bytes::ZERO,
+        control_message: Bytes::ZERO,
+    }
+}
+
+pub(crate) fn host(name: &str, rate: f64) -> Host {
+    Host {
+        name: name.into(),
+        role: Role::Host,
+        rack: None,
+        nics: vec![Nic { rate: Rate(rate), goodput: 1.0 }],
+        cores: 64,
+        memory: None,
+        reception: None,
+        swap: Rate(60e6),
+    }
+}
+
+pub(crate) fn vm(host: u32, memory: Bytes, workload: Workload) -> Vm {
+    Vm { name: "vm".into(), host: HostId(host), memory, vcpus: 1, workload, traffic: Traffic::default(), zero_share: 0.0 }
+}
+
+/// One guest that moves between two hosts with one NIC of `rate` bytes per second each.
+pub(crate) fn one_vm(memory: Bytes, workload: Workload, rate: f64) -> World {
+    World {
+        hosts: vec![host("src", rate), host("dst", rate)],
+        racks: Vec::new(),
+        vms: vec![vm(0, memory, workload)],
+        flows: Vec::new(),
+        moves: vec![Move { vm: VmId(0), to: HostId(1), at: Time::ZERO, via: Vec::new() }],
+        events: Vec::new(),
+        calibration: ideal(),
+    }
+}
+
+/// A constant dirty rate in bytes per second, up to a working set.
+pub(crate) fn constant(rate: f64, working_set: Bytes) -> Workload {
+    Workload::Sequential { working_set, writes: rate / PAGE_SIZE as f64, reads: 0.0 }
+}
+
+pub(crate) fn strategy(name: &str, change: impl FnOnce(&mut Spec)) -> Strategy {
+    let p = preset(name).unwrap();
+    let mut spec = (p.spec)();
+    change(&mut spec);
+    spec.check().unwrap();
+    Strategy { name: name.into(), preset: p.name, spec }
+}
+
+pub(crate) fn run(world: &World, strategy: &Strategy) -> RunResult {
+    let settings = Settings { horizon: Span::from_secs(86_400), seed: 1, timeline: false, sampled: false };
+    livemig_sim::run(world, strategy, settings)
+}
