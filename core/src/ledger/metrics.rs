@@ -1,7 +1,8 @@
 //! The results of one migration, as `docs/METRICS.md` defines them.
 
+use super::stalls::Stalls;
 use crate::machine::Outcome;
-use crate::units::{Bytes, Span, Time};
+use crate::units::{Bytes, Rate, Span, Time};
 
 /// Everything that is reported of one VM. What does not apply, or was not reached, is `None`.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +15,8 @@ pub struct Metrics {
     pub requested: Option<Time>,
     /// Waiting before t0 in a drain.
     pub queued: Span,
+    /// From the order to prepare until t0; `None` when nothing was prepared ahead.
+    pub preparation: Option<Span>,
     /// t0 until the source is released.
     pub eviction_time: Option<Span>,
     /// t0 until the destination holds the whole state and depends on no other host.
@@ -26,10 +29,14 @@ pub struct Metrics {
     pub perceived_downtime: Option<Span>,
     /// Bytes on the wire by purpose.
     pub bytes: ByteCounts,
+    /// Bytes per link, by the driver's number of the link, ascending; links that carried nothing are left out.
+    pub links: Vec<(u32, Bytes)>,
     /// Rounds of copying, the stopped one included.
     pub rounds: u32,
     /// Pages that the guest waited for at the destination.
     pub remote_faults: u64,
+    /// Pages that were touched first at the destination while some were missing, and had already arrived.
+    pub first_touches: u64,
     /// Of all pages touched first at the destination while some were missing, the share that had to be waited for.
     pub remote_fault_share: Option<f64>,
     /// Mean wait for a page.
@@ -38,7 +45,9 @@ pub struct Metrics {
     pub fault_stall_p50: Option<Span>,
     /// 99th percentile of the wait for a page.
     pub fault_stall_p99: Option<Span>,
-    /// Integral of (1 - rate / baseline) over the observation.
+    /// The distribution behind these three, for merging.
+    pub stalls: Stalls,
+    /// Integral of (1 - rate / baseline) over the observation; zero when the application did more than its baseline.
     pub work_lost: Span,
     /// How long the application was observed.
     pub observed: Span,
@@ -46,11 +55,80 @@ pub struct Metrics {
     pub throttle: Span,
     /// Time during which losing a host other than the one the guest executes on loses the VM.
     pub exposure: Span,
-    /// Peak of the bytes staged, summed over intermediaries.
+    /// When the exposure began; `None` without one.
+    pub exposed_from: Option<Time>,
+    /// Peak of the bytes staged at all intermediaries together.
     pub intermediary_peak: Bytes,
+    /// Peak of the bytes staged at each intermediary, by its number in the migration's list.
+    pub intermediary_peaks: Vec<Bytes>,
+}
+
+impl Default for Metrics {
+    /// Those of a migration that was never requested.
+    fn default() -> Metrics {
+        Metrics {
+            outcome: Outcome::Unfinished,
+            converged: false,
+            requested: None,
+            queued: Span::ZERO,
+            preparation: None,
+            eviction_time: None,
+            total_migration_time: None,
+            downtime: None,
+            guest_gap: None,
+            perceived_downtime: None,
+            bytes: ByteCounts::default(),
+            links: Vec::new(),
+            rounds: 0,
+            remote_faults: 0,
+            first_touches: 0,
+            remote_fault_share: None,
+            fault_stall_mean: None,
+            fault_stall_p50: None,
+            fault_stall_p99: None,
+            stalls: Stalls::default(),
+            work_lost: Span::ZERO,
+            observed: Span::ZERO,
+            throttle: Span::ZERO,
+            exposure: Span::ZERO,
+            exposed_from: None,
+            intermediary_peak: Bytes::ZERO,
+            intermediary_peaks: Vec::new(),
+        }
+    }
 }
 
 impl Metrics {
+    /// Enters the faults and everything that follows from them.
+    pub(super) fn set_faults(&mut self, stalls: Stalls, first_touches: u64) {
+        self.remote_faults = stalls.count();
+        self.first_touches = first_touches;
+        let touched = self.remote_faults.saturating_add(first_touches);
+        self.remote_fault_share = (touched > 0).then(|| self.remote_faults as f64 / touched as f64);
+        self.fault_stall_mean = stalls.mean();
+        self.fault_stall_p50 = stalls.percentile(50);
+        self.fault_stall_p99 = stalls.percentile(99);
+        self.stalls = stalls;
+    }
+
+    /// When the source was released.
+    #[must_use]
+    pub fn evicted_at(&self) -> Option<Time> {
+        Some(self.requested? + self.eviction_time?)
+    }
+
+    /// When the destination held the whole state and depended on no other host.
+    #[must_use]
+    pub fn completed_at(&self) -> Option<Time> {
+        Some(self.requested? + self.total_migration_time?)
+    }
+
+    /// Waiting included, how long eviction took. Of the whole of a drain ([`super::whole`]): the drain time.
+    #[must_use]
+    pub fn drain_time(&self) -> Option<Span> {
+        Some(self.queued + self.eviction_time?)
+    }
+
     /// Work lost per time observed; `None` before anything was observed.
     #[must_use]
     pub fn degradation(&self) -> Option<f64> {
@@ -91,6 +169,16 @@ pub struct ByteCounts {
 }
 
 impl ByteCounts {
+    pub(super) fn add(&mut self, o: &ByteCounts) {
+        self.first += o.first;
+        self.resent += o.resent;
+        self.demand += o.demand;
+        self.state += o.state;
+        self.control += o.control;
+        self.disk += o.disk;
+        self.snapshot += o.snapshot;
+    }
+
     /// All of them.
     #[must_use]
     pub fn total(&self) -> Bytes {
@@ -109,10 +197,25 @@ pub struct RoundRecord {
     pub started: Time,
     /// How long it took.
     pub duration: Span,
-    /// Bytes of pages in the round.
+    /// Bytes of pages that were the round's: sent, elided or left out. A page that was still pending when the round ended
+    /// belongs to the round that sent it.
     pub pages: Bytes,
     /// Bytes on the wire.
     pub wire: Bytes,
     /// Bytes of pages dirty at its end; `None` after the stopped round.
     pub dirty: Option<Bytes>,
+}
+
+impl RoundRecord {
+    /// Distinct bytes of pages dirtied per second, on average over the round; `None` after the stopped round.
+    #[must_use]
+    pub fn dirty_rate(&self) -> Option<Rate> {
+        self.dirty.map(|dirty| dirty.per(self.duration))
+    }
+
+    /// Bytes per second on the wire; zero for a round without duration.
+    #[must_use]
+    pub fn bandwidth(&self) -> Rate {
+        self.wire.per(self.duration)
+    }
 }

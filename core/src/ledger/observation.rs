@@ -1,6 +1,7 @@
 //! What a driver measures beside the events: a stream that the migrations never see.
 
 use crate::units::{Bytes, Rate, Share, Span, Time};
+use crate::vocabulary::{CmdId, Sent};
 
 /// One measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,7 +18,7 @@ pub enum Observation {
     WorkBegins(Time),
     /// Control messages on the wire.
     Control(Bytes),
-    /// Page requests that were answered, all with this wait.
+    /// Page requests of the guest at the destination that were answered, all with this wait.
     Faults {
         /// How many.
         count: u64,
@@ -26,8 +27,13 @@ pub enum Observation {
     },
     /// Pages that were touched first after the switch and had already arrived.
     FirstTouches(u64),
-    /// The bytes now staged at all intermediaries together.
-    Staged(Bytes),
+    /// The bytes now staged at an intermediary.
+    Staged {
+        /// Its number in the migration's list of intermediaries.
+        via: u16,
+        /// Bytes that the VM takes there.
+        bytes: Bytes,
+    },
     /// The vCPU share that is in force from this moment on.
     ShareInForce {
         /// Since when.
@@ -37,6 +43,30 @@ pub enum Observation {
     },
     /// The largest gap that the guest itself saw around the switch.
     GuestGap(Span),
+    /// How long the migration has waited for its admission before t0.
+    Queued(Span),
+    /// What has gone out so far of a send that is not over. A driver whose run ends reports it of every send under way; it may
+    /// do so at any other time.
+    Progress {
+        /// The send.
+        send: CmdId,
+        /// All of it that has gone out since it was ordered.
+        sent: Sent,
+    },
+    /// So much more of this migration has gone over a link.
+    Link {
+        /// The driver's number of the link.
+        link: u32,
+        /// Bytes on the wire.
+        bytes: Bytes,
+    },
+    /// The migration sends at this rate from this moment on; only the timeline wants it ([`super::Ledger::keeps_timeline`]).
+    Bandwidth {
+        /// Since when.
+        at: Time,
+        /// Over all its streams, faults included.
+        rate: Rate,
+    },
 }
 
 /// A point of a migration's timeline, for charts and `timeline.csv`.
