@@ -45,9 +45,14 @@ pub(crate) struct Drive {
 pub(crate) enum Task {
     /// Nothing but the answer, which comes from another host.
     Answer(Reply<Counted>),
-    Prepare { elide_zero_pages: bool },
+    Prepare {
+        elide_zero_pages: bool,
+    },
     Peek,
-    Collect { limit: Option<Bytes>, into: Option<CmdId> },
+    Collect {
+        limit: Option<Bytes>,
+        into: Option<CmdId>,
+    },
     Pause,
     StartAtSource,
     StartAtDestination,
@@ -109,6 +114,9 @@ impl Engine<'_> {
         if source.dead || (remote && destination.dead) {
             let peer = if source.dead { Peer::Source } else { Peer::Destination };
             self.fail(m, id, command, Failure::Unreachable(peer));
+        } else if matches!(command, Command::Abort) && (source.cut || destination.cut) {
+            // Nobody waits for a link only to say that it is not needed any more.
+            self.fail(m, id, command, Failure::Unreachable(Peer::Destination));
         } else if remote && (source.cut || destination.cut) {
             self.drives[m as usize].parked.push((id, command));
         } else {
@@ -251,7 +259,9 @@ impl Engine<'_> {
         let vm = self.drives[m as usize].vm.0 as usize;
         let sampled = self.settings.sampled;
         let rng = &mut self.rng;
-        let set = self.guests[vm].guest.collect(limit, |dirty, size| if sampled { crate::sample::dirty(dirty, size, rng) } else { dirty });
+        let set = self.guests[vm]
+            .guest
+            .collect(limit, |dirty, size| if sampled { crate::sample::dirty(dirty, size, rng) } else { dirty });
         let target = into.filter(|&send| self.drives[m as usize].carrier.holds(send));
         let Some(send) = target else {
             self.drives[m as usize].hold(&set);

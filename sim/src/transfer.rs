@@ -1,7 +1,7 @@
 //! Pages, or device state, on their way: what has gone and what is left between two changes of the rate.
 
 use crate::guest::Guest;
-use livemig_core::pages::{CLASSES, Counted, PageSet};
+use livemig_core::pages::{CLASSES, Counted};
 use livemig_core::units::{Bytes, PAGE_SIZE, Time};
 use livemig_core::vocabulary::{CmdId, Prepaging, Send, SendClass, Sent};
 
@@ -52,6 +52,8 @@ pub(crate) struct Transfer {
     cost: WireCost,
     /// Bytes of pages not yet sent, by class; of a push, the guest knows which.
     left: [f64; CLASSES],
+    /// Pages that have joined and come after those: a sender goes round in address order and does not start over.
+    joined: [f64; CLASSES],
     /// Wire bytes not yet sent, if nothing is skipped.
     wire_left: f64,
     sent: f64,
@@ -67,18 +69,26 @@ impl Transfer {
             Load::Pages { class: send.class, skip_redirtied: send.skip_redirtied }
         };
         let left = send.set.classes().map(|b| b as f64);
-        let mut transfer = Transfer { id, load, cost, left, wire_left: 0.0, sent: 0.0, skipped: 0.0, since: now };
+        let joined = [0.0; CLASSES];
+        let mut transfer = Transfer { id, load, cost, left, joined, wire_left: 0.0, sent: 0.0, skipped: 0.0, since: now };
         transfer.wire_left = transfer.wire_of_left();
         transfer
     }
 
     pub(crate) fn of_state(id: CmdId, state: Bytes, now: Time) -> Transfer {
         let cost = WireCost { factor: [1.0; CLASSES] };
-        Transfer { id, load: Load::State, cost, left: [0.0; CLASSES], wire_left: state.0 as f64, sent: 0.0, skipped: 0.0, since: now }
+        let nothing = [0.0; CLASSES];
+        let wire_left = state.0 as f64;
+        Transfer { id, load: Load::State, cost, left: nothing, joined: nothing, wire_left, sent: 0.0, skipped: 0.0, since: now }
     }
 
     fn wire_of_left(&self) -> f64 {
-        self.left.iter().zip(&self.cost.factor).map(|(l, f)| l * f).sum()
+        self.all_left().zip(&self.cost.factor).map(|(l, f)| l * f).sum()
+    }
+
+    /// Bytes of pages not yet sent, by class.
+    fn all_left(&self) -> impl Iterator<Item = f64> {
+        self.left.iter().zip(&self.joined).map(|(l, j)| l + j)
     }
 
     /// Brings the transfer to `now` at `rate` wire bytes per second. The guest must not have been advanced past the time of the last call.
@@ -89,8 +99,8 @@ impl Transfer {
             return;
         }
         if self.skips() {
-            let walk = walk(&self.left, &self.cost, guest, rate, elapsed);
-            self.left = walk.left;
+            let walk = self.walk(guest, rate, elapsed);
+            (self.left, self.joined) = (walk.left, walk.joined);
             self.sent += walk.wire;
             self.skipped += walk.skipped;
             self.wire_left = self.wire_of_left();
@@ -105,13 +115,22 @@ impl Transfer {
     }
 
     fn drop_first(&mut self, mut wire: f64) {
-        for (left, factor) in self.left.iter_mut().zip(&self.cost.factor) {
+        let factors = self.cost.factor.iter().chain(&self.cost.factor);
+        for (left, factor) in self.left.iter_mut().chain(&mut self.joined).zip(factors) {
             let here = (*left * factor).min(wire);
             wire -= here;
             *left = if here >= *left * factor { 0.0 } else { *left - here / factor };
             if wire <= 0.0 {
                 break;
             }
+        }
+        self.move_up();
+    }
+
+    /// When the first pages have all gone, those that joined are first.
+    fn move_up(&mut self) {
+        if self.left.iter().all(|&l| l == 0.0) {
+            self.left = std::mem::take(&mut self.joined);
         }
     }
 
@@ -126,7 +145,7 @@ impl Transfer {
         } else if rate <= 0.0 {
             f64::INFINITY
         } else if self.skips() {
-            walk(&self.left, &self.cost, guest, rate, f64::INFINITY).time
+            self.walk(guest, rate, f64::INFINITY).time
         } else {
             self.wire_left / rate
         }
@@ -136,21 +155,28 @@ impl Transfer {
     pub(crate) fn finish(&mut self) {
         self.sent += self.wire_left;
         self.wire_left = 0.0;
-        self.left = [0.0; CLASSES];
+        (self.left, self.joined) = ([0.0; CLASSES], [0.0; CLASSES]);
     }
 
     /// Adds pages that are not among those left.
     pub(crate) fn join(&mut self, set: &Counted) {
-        for (left, &more) in self.left.iter_mut().zip(set.classes()) {
-            *left += more as f64;
+        for (joined, &more) in self.joined.iter_mut().zip(set.classes()) {
+            *joined += more as f64;
         }
+        self.move_up();
         self.wire_left = self.wire_of_left();
     }
 
     /// Pages not yet sent, in whole bytes per class.
     pub(crate) fn unsent(&self, guest: &Guest) -> Counted {
         match self.load {
-            Load::Pages { .. } => Counted::new(self.left.map(|l| l.ceil() as u64)),
+            Load::Pages { .. } => {
+                let mut bytes = [0; CLASSES];
+                for (b, left) in bytes.iter_mut().zip(self.all_left()) {
+                    *b = left.ceil() as u64;
+                }
+                Counted::new(bytes)
+            }
             Load::Push { .. } => guest.missing(),
             Load::State => Counted::default(),
         }
@@ -159,7 +185,7 @@ impl Transfer {
     /// Bytes of pages not yet sent.
     pub(crate) fn pending(&self) -> f64 {
         match self.load {
-            Load::Pages { .. } => self.left.iter().sum(),
+            Load::Pages { .. } => self.all_left().sum(),
             Load::Push { .. } => self.wire_left / self.mean_factor(),
             Load::State => 0.0,
         }
@@ -167,7 +193,7 @@ impl Transfer {
 
     /// Wire bytes per byte of the pages that were to be sent.
     pub(crate) fn mean_factor(&self) -> f64 {
-        let pages: f64 = self.left.iter().sum();
+        let pages: f64 = self.all_left().sum();
         if pages > 0.0 { self.wire_of_left() / pages } else { 1.0 }
     }
 
@@ -191,47 +217,58 @@ impl Transfer {
 
     /// The same pages after the guest's regions have changed.
     pub(crate) fn remap(&mut self, map: impl Fn(&Counted) -> Counted, cost: WireCost) {
-        let left = map(&Counted::new(self.left.map(|l| l.round() as u64)));
-        debug_assert!(left.len().0 as f64 <= self.left.iter().sum::<f64>() + CLASSES as f64);
-        self.left = left.classes().map(|b| b as f64);
+        for pages in [&mut self.left, &mut self.joined] {
+            *pages = map(&Counted::new(pages.map(|l| l.round() as u64))).classes().map(|b| b as f64);
+        }
         self.cost = cost;
+    }
+
+    /// What happens within `until` seconds to pages that are sent unless they are dirty again.
+    ///
+    /// A page of a class of which the fraction x is dirty again goes with probability 1 - x, so that pages pass at
+    /// rate / (factor (1 - x)). Steps are as long as x changes by little.
+    fn walk(&self, guest: &Guest, rate: f64, until: f64) -> Walk {
+        let mut w = Walk { left: self.left, joined: self.joined, time: 0.0, wire: 0.0, skipped: 0.0 };
+        for class in 0..2 * CLASSES {
+            let (batch, class) = (class / CLASSES, class % CLASSES);
+            let mut left = if batch == 0 { w.left[class] } else { w.joined[class] };
+            while left > 0.0 && w.time < until {
+                left -= w.step(left, class, self.cost.factor[class], guest, rate, until);
+            }
+            *(if batch == 0 { &mut w.left[class] } else { &mut w.joined[class] }) = left;
+        }
+        w
     }
 }
 
-/// What happens to pages that are sent unless they are dirty again.
+/// How far pages that may be skipped have come.
 struct Walk {
     left: [f64; CLASSES],
+    joined: [f64; CLASSES],
     time: f64,
     wire: f64,
     skipped: f64,
 }
 
-/// A page of a class of which the fraction x is dirty again goes with probability 1 - x, so that pages pass at
-/// rate / (factor (1 - x)). Steps are as long as x changes by little.
-fn walk(left: &[f64; CLASSES], cost: &WireCost, guest: &Guest, rate: f64, until: f64) -> Walk {
-    const STEP: f64 = 0.02;
-    const LEAST_CLEAN: f64 = 1e-6;
-    let mut w = Walk { left: *left, time: 0.0, wire: 0.0, skipped: 0.0 };
-    for (class, left) in w.left.iter_mut().enumerate() {
-        while *left > 0.0 && w.time < until {
-            let x0 = guest.dirty_fraction_ahead(class, w.time);
-            let per_page = cost.factor[class] * (1.0 - x0).max(LEAST_CLEAN) / rate;
-            let mut length = (*left * per_page).min(until - w.time);
-            let mut x1 = guest.dirty_fraction_ahead(class, w.time + length);
-            while x1 - x0 > STEP {
-                length /= 2.0;
-                x1 = guest.dirty_fraction_ahead(class, w.time + length);
-            }
-            let clean = (1.0 - 0.5 * (x0 + x1)).max(LEAST_CLEAN);
-            let all = *left * cost.factor[class] * clean / rate;
-            let whole = all <= length;
-            let length = if whole { all } else { length };
-            let pages = if whole { *left } else { length * rate / (cost.factor[class] * clean) };
-            w.time += length;
-            w.wire += pages * clean * cost.factor[class];
-            w.skipped += pages * (1.0 - clean);
-            *left = if whole { 0.0 } else { *left - pages };
+impl Walk {
+    /// Passes some of the `left` bytes of a class, as many as can be taken to meet the same dirty fraction; returns how many.
+    fn step(&mut self, left: f64, class: usize, factor: f64, guest: &Guest, rate: f64, until: f64) -> f64 {
+        const CHANGE: f64 = 0.02;
+        const LEAST_CLEAN: f64 = 1e-6;
+        let dirty = |time: f64| guest.dirty_fraction_ahead(class, time);
+        let x0 = dirty(self.time);
+        let mut length = (left * factor * (1.0 - x0).max(LEAST_CLEAN) / rate).min(until - self.time);
+        let mut x1 = dirty(self.time + length);
+        while x1 - x0 > CHANGE {
+            length /= 2.0;
+            x1 = dirty(self.time + length);
         }
+        let clean = (1.0 - 0.5 * (x0 + x1)).max(LEAST_CLEAN);
+        let all = left * factor * clean / rate;
+        let (pages, length) = if all <= length { (left, all) } else { (length * rate / (factor * clean), length) };
+        self.time += length;
+        self.wire += pages * clean * factor;
+        self.skipped += pages * (1.0 - clean);
+        pages
     }
-    w
 }

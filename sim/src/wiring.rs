@@ -34,11 +34,7 @@ impl Wiring {
             .hosts
             .iter()
             .map(|h| HostLinks {
-                nics: h
-                    .nics
-                    .iter()
-                    .map(|n| (net.add_link(n.rate.0 * n.goodput), net.add_link(n.rate.0 * n.goodput)))
-                    .collect(),
+                nics: h.nics.iter().map(|n| (net.add_link(n.rate.0 * n.goodput), net.add_link(n.rate.0 * n.goodput))).collect(),
                 rack: h.rack,
                 reception: h.reception.map(|r| net.add_link(r.0)),
                 reclaim: h.memory.map(|_| net.add_link(f64::INFINITY)),
