@@ -6,7 +6,7 @@ use super::stalls::Stalls;
 use super::switch::Switch;
 use super::throttle::Throttle;
 use super::timeline::Timeline;
-use super::traffic::{OpenSend, Stage, Traffic};
+use super::traffic::{OpenSend, Over, Stage, Traffic};
 use super::work::Work;
 use crate::machine::{Ending, Outcome, Phase};
 use crate::pages::PageSet;
@@ -38,10 +38,10 @@ pub struct Ledger {
 #[derive(Clone, Copy, Debug)]
 enum Order {
     Send(OpenSend),
-    /// A collection into a send; when that was over in the meantime, the send and when it ended.
+    /// A collection into a send, with what became of that if it was over in the meantime.
     Join {
         of: CmdId,
-        over: Option<(OpenSend, Time)>,
+        over: Option<Over>,
     },
     PeekDirty,
     Pause,
@@ -192,7 +192,7 @@ impl Ledger {
             (Order::Join { of, over }, Reply::Joined(joined)) => {
                 let stage = self.stage();
                 match over {
-                    Some((send, at)) => self.traffic.joined_late(now, &send, at, *joined, stage),
+                    Some(over) => self.traffic.joined_late(now, &over, *joined, stage),
                     None => {
                         if let Some((_, Order::Send(send))) = self.open.iter_mut().find(|(open, _)| *open == of) {
                             self.traffic.joined(now, send, *joined, stage);
@@ -239,14 +239,14 @@ impl Ledger {
         }
     }
 
-    fn send_over(&mut self, now: Time, id: CmdId, mut send: OpenSend, sent: Sent, unsent: Bytes) {
-        self.traffic.over(now, &mut send, sent, unsent);
+    fn send_over(&mut self, now: Time, id: CmdId, send: OpenSend, sent: Sent, unsent: Bytes) {
+        let ended = self.traffic.over(now, send, sent, unsent);
         self.switch.send_over(now);
         for (_, order) in &mut self.open {
             if let Order::Join { of, over } = order
                 && *of == id
             {
-                *over = Some((send, now));
+                *over = Some(ended);
             }
         }
     }

@@ -28,6 +28,16 @@ pub(super) struct OpenSend {
     entered: Sent,
 }
 
+/// A send that is over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Over {
+    send: OpenSend,
+    at: Time,
+    /// Pages that came back, and how much of that the round has been relieved of.
+    unsent: Bytes,
+    relieved: Bytes,
+}
+
 /// When, in the life of a migration, something is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -96,15 +106,18 @@ impl Traffic {
     }
 
     /// A send is over; `unsent` bytes of pages came back.
-    pub(super) fn over(&mut self, now: Time, send: &mut OpenSend, sent: Sent, unsent: Bytes) {
-        self.progress(send, sent);
+    pub(super) fn over(&mut self, now: Time, mut send: OpenSend, sent: Sent, unsent: Bytes) -> Over {
+        self.progress(&mut send, sent);
+        let mut relieved = Bytes::ZERO;
         if send.in_round {
             self.sending -= 1;
             self.came_back |= !unsent.is_zero();
             let last = self.last();
             last.duration = now.since(last.started);
-            last.pages = last.pages.saturating_sub(unsent);
+            relieved = unsent.min(last.pages);
+            last.pages -= relieved;
         }
+        Over { send, at: now, unsent, relieved }
     }
 
     /// Dirty pages have joined a send that is under way: a round ends and the next one begins.
@@ -121,9 +134,10 @@ impl Traffic {
         send.first = first_after_join(send.first, left, joined.pending);
     }
 
-    /// Dirty pages have joined a send that was over, at `ended`, before this was known. What went out after they had joined is
-    /// moved to a round of their own.
-    pub(super) fn joined_late(&mut self, now: Time, send: &OpenSend, ended: Time, joined: Joined, stage: Stage) {
+    /// Dirty pages have joined a send that was over before this was known. What went out after they had joined is moved to a
+    /// round of their own.
+    pub(super) fn joined_late(&mut self, now: Time, over: &Over, joined: Joined, stage: Stage) {
+        let send = &over.send;
         if !send.in_round {
             return;
         }
@@ -131,16 +145,16 @@ impl Traffic {
         let wire = send.entered.wire.saturating_sub(joined.sent.wire);
         let last = self.last();
         last.wire = last.wire.saturating_sub(wire);
-        last.pages = last.pages.saturating_sub(left);
+        last.pages = (last.pages + over.relieved).saturating_sub(left);
         let demand = send.entered.demand.saturating_sub(joined.sent.demand).min(wire);
         let as_first = share_of(wire - demand, send.first);
         let first = share_of(wire - demand, first_after_join(send.first, left, joined.pending));
         let again = as_first.saturating_sub(first).min(self.bytes.first);
         self.bytes.first -= again;
         self.bytes.resent += again;
-        self.begin_round(ended, stage == Stage::Stopped);
+        self.begin_round(over.at, stage == Stage::Stopped);
         let last = self.last();
-        (last.wire, last.pages, last.duration) = (wire, joined.pending, now.since(ended));
+        (last.wire, last.pages, last.duration) = (wire, joined.pending.saturating_sub(over.unsent), now.since(over.at));
     }
 
     /// So much is dirty at the end of the round that is under way, or was the last one.

@@ -121,6 +121,16 @@ fn a_send_may_end_before_it_is_known_that_pages_joined_it() {
 }
 
 #[test]
+fn a_send_may_be_recalled_before_it_is_known_that_pages_joined_it() {
+    let mut s = Script::requested(0);
+    let send = s.order(0, Command::Send(copy(SendClass::First, 0, 10_000)));
+    let join = s.order(90, collect_into(send));
+    s.event(120, Event::Recalled { id: send, sent: wire(11_000), unsent: pages(2_000) });
+    s.done(121, join, joined(3_000, 4_000, 9_000));
+    assert_eq!(shown(&s), [(0, false, 0, 120, 9_000, 9_000, None), (1, false, 120, 1, 2_000, 2_000, None)]);
+}
+
+#[test]
 fn pages_that_come_instead_of_joining_make_their_own_round() {
     let mut s = Script::requested(0);
     let send = s.order(0, Command::Send(copy(SendClass::First, 0, 10_000)));

@@ -104,3 +104,14 @@ fn rounds_have_columns_too() {
         dirty_bytes=2000 dirty_rate=20000 bandwidth=105000";
     assert_eq!(shown.join(" "), want);
 }
+
+#[test]
+fn every_column_is_defined_in_the_documentation() {
+    let text = include_str!("../../../../docs/METRICS.md");
+    let s = pre_copy();
+    let round = s.ledger.rounds()[0].cells();
+    let metrics = Metrics::default().cells();
+    for (name, _) in metrics.iter().chain(&round) {
+        assert!(text.contains(&format!("`{name}`")), "`{name}` is not in docs/METRICS.md");
+    }
+}
