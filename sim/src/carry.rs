@@ -45,6 +45,11 @@ impl Carrier {
         self.queue.front().is_some_and(Transfer::is_first)
     }
 
+    /// What has gone so far of every send that is not over.
+    pub(crate) fn under_way(&self, guest: &Guest) -> Vec<(CmdId, Sent)> {
+        self.queue.iter().filter(|t| t.load != Load::State).map(|t| (t.id, t.account(t.demanded(guest)))).collect()
+    }
+
     pub(crate) fn transfers(&mut self) -> impl Iterator<Item = &mut Transfer> {
         self.queue.iter_mut()
     }
@@ -223,7 +228,7 @@ impl Engine<'_> {
         let vm = self.drives[m as usize].vm.0 as usize;
         let Some(mut transfer) = self.drives[m as usize].carrier.queue.pop_front() else { return };
         transfer.finish();
-        let sent = transfer.account(self.guests[vm].guest.demanded());
+        let sent = transfer.account(transfer.demanded(&self.guests[vm].guest));
         let reply = match transfer.load {
             Load::State => Reply::StateSent { wire: sent.wire },
             Load::Pages { .. } => Reply::Sent(sent),
@@ -251,8 +256,7 @@ impl Engine<'_> {
         let guest = &self.guests[drive.vm.0 as usize].guest;
         let at = drive.carrier.queue.iter().position(|t| t.id == id)?;
         let transfer = drive.carrier.queue.remove(at)?;
-        let demanded = if matches!(transfer.load, Load::Push { .. }) { guest.demanded() } else { 0.0 };
-        let taken = (transfer.account(demanded), transfer.unsent(guest));
+        let taken = (transfer.account(transfer.demanded(guest)), transfer.unsent(guest));
         self.next_transfer(m);
         Some(taken)
     }

@@ -298,6 +298,10 @@ impl<'a> Engine<'a> {
         self.sync(m);
         let now = self.now;
         let drive = &mut self.drives[m as usize];
+        let guest = &self.guests[drive.vm.0 as usize].guest;
+        for (send, sent) in drive.carrier.under_way(guest) {
+            drive.session.observe(Observation::Progress { send, sent });
+        }
         drive.metrics = Some(drive.session.finish(now));
     }
 

@@ -125,7 +125,6 @@ impl Engine<'_> {
     }
 
     /// The host of an end, with the number that chooses its NIC; `None` when nothing comes from there or goes there now.
-    #[expect(clippy::option_option, reason = "an end that is down is something else than an end that is outside")]
     fn locate(&self, end: Endpoint) -> Option<(Option<livemig_models::world::HostId>, Option<usize>)> {
         match end {
             Endpoint::Outside => Some((None, None)),

@@ -208,6 +208,11 @@ impl Transfer {
         self.sent
     }
 
+    /// Bytes of pages that the guest has asked for out of this transfer.
+    pub(crate) fn demanded(&self, guest: &Guest) -> f64 {
+        if matches!(self.load, Load::Push { .. }) { guest.demanded() } else { 0.0 }
+    }
+
     /// What has become of it so far; `demanded` is what the guest has asked for.
     pub(crate) fn account(&self, demanded: f64) -> Sent {
         let wire = Bytes(self.sent.round() as u64);

@@ -5,13 +5,13 @@
 
 mod common;
 
-use common::{constant, one_vm, run, strategy};
+use common::{constant, one_vm, run_for, strategy};
 use livemig_core::policy::stop::{SimGrid, StopRule};
 use livemig_core::units::{Bytes, Span};
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_constant_dirty_rate_gives_the_geometric_series(
@@ -33,7 +33,7 @@ proptest! {
             live.skip_redirtied = false;
         });
         let world = one_vm(Bytes(memory), constant(ratio * bandwidth, Bytes(memory)), bandwidth);
-        let m = &run(&world, &pre_copy).migrations[0].metrics;
+        let m = &run_for(&world, &pre_copy, Span::from_secs(100_000_000)).migrations[0].metrics;
 
         prop_assert_eq!(f64::from(m.rounds), n + 1.0);
         let series = |terms: f64| v / bandwidth * (1.0 - ratio.powf(terms)) / (1.0 - ratio);

@@ -71,6 +71,9 @@ pub(crate) fn strategy(name: &str, change: impl FnOnce(&mut Spec)) -> Strategy {
 }
 
 pub(crate) fn run(world: &World, strategy: &Strategy) -> RunResult {
-    let settings = Settings { horizon: Span::from_secs(86_400), seed: 1, timeline: false, sampled: false };
-    livemig_sim::run(world, strategy, settings)
+    run_for(world, strategy, Span::from_secs(86_400))
+}
+
+pub(crate) fn run_for(world: &World, strategy: &Strategy, horizon: Span) -> RunResult {
+    livemig_sim::run(world, strategy, Settings { horizon, seed: 1, timeline: false, sampled: false })
 }
