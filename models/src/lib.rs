@@ -1,8 +1,9 @@
 //! What livemig knows of the world: scenarios, hosts, networks, workloads and costs.
 //!
-//! [`world`] holds the resolved form of a scenario, in plain numbers, which is what drivers run.
+//! [`scenario`] reads what users write; [`world`] holds its resolved form, in plain numbers, which is what drivers run.
 #![forbid(unsafe_code)]
 
 pub mod calibration;
 pub mod dirtying;
+pub mod scenario;
 pub mod world;

@@ -33,9 +33,12 @@ pub enum Escalation {
 /// QEMU's rule, supervised.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KubeVirt {
-    downtime_limit: Span,
-    progress_timeout: Span,
-    on_stall: Vec<Escalation>,
+    /// How long the guest may stand still for the rest of its memory; escalation may raise it.
+    pub downtime_limit: Span,
+    /// How long without progress is a stall.
+    pub progress_timeout: Span,
+    /// What is done about stalls, one step each.
+    pub on_stall: Vec<Escalation>,
     steps_taken: usize,
     progress: Option<Stall>,
 }

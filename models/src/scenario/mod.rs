@@ -1,0 +1,129 @@
+//! The scenario format: TOML with units, described in `docs/SCENARIO.md`.
+//!
+//! A file becomes a [`crate::world::Scenario`] in four steps: TOML text to a document whose values know their lines
+//! (`document`); for each point of the sweep, the document with that point's values (`sweep`); that to the raw types of the
+//! format (`deserializer`, `raw`); and those to indices and numbers (`resolve`), with fleets expanded (`fleet`, `value`,
+//! `expression`). Every error names file, line and key, and what is allowed.
+
+pub(crate) mod deserializer;
+pub(crate) mod document;
+mod effective;
+pub(crate) mod error;
+mod expression;
+pub(crate) mod files;
+mod fleet;
+mod names;
+pub(crate) mod quantity;
+mod raw;
+mod resolve;
+mod schema;
+mod sweep;
+pub(crate) mod value;
+
+pub use error::ScenarioError;
+pub use files::Input;
+pub use schema::schema;
+
+use crate::world::{Point, Scenario};
+use document::Node;
+use error::Fault;
+use files::Files;
+use raw::Document;
+use std::path::Path;
+use sweep::Sweep;
+
+/// Largest scenario file, in bytes.
+const MAX_SCENARIO: u64 = 256 << 20;
+/// Most hosts, VMs and migrations of all points together.
+const MAX_TOTAL: usize = 30_000_000;
+
+/// A scenario with what a manifest says about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// The effective configuration: the file with every default filled in, its fleets and its sweep as they are written.
+    pub effective: serde_json::Value,
+    /// The files that it was made from, the scenario first.
+    pub inputs: Vec<Input>,
+}
+
+/// Reads the scenario file at `path`. Files that it names are found relative to it.
+///
+/// # Errors
+/// When the file cannot be read, or the first thing in it that is wrong.
+pub fn load(path: &Path) -> Result<Loaded, ScenarioError> {
+    let file = path.display().to_string();
+    let unreadable = |source| ScenarioError::Unreadable { file: file.clone(), source };
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > MAX_SCENARIO {
+        return Err(Fault::at(1, "", format!("the file has {size} bytes; at most {MAX_SCENARIO} are read")).in_document(&file));
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let mut loaded = parse(&text, path.parent().unwrap_or(Path::new("")), &file)?;
+    loaded.inputs.insert(0, Input { path: path.to_owned(), hash: files::hash(text.as_bytes()) });
+    Ok(loaded)
+}
+
+/// Reads a scenario from `text`. Files that it names are found relative to `base_dir`; `file_name` is what errors call the
+/// text, and its stem the name of a scenario that has none.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn parse(text: &str, base_dir: &Path, file_name: &str) -> Result<Loaded, ScenarioError> {
+    build(text, base_dir, file_name).map_err(|fault| fault.in_document(file_name))
+}
+
+fn build(text: &str, base_dir: &Path, file_name: &str) -> Result<Loaded, Fault> {
+    let mut root = Node::parse(text)?;
+    let written = root.to_json();
+    let sweep = Sweep::take(&mut root)?;
+    let mut files = Files::new(base_dir);
+    let mut points = Vec::new();
+    let mut frame = None;
+    let mut total = 0;
+    for number in 0..sweep.points() {
+        let label = sweep.apply(&mut root, number)?;
+        let (document, point) = point(&root, label, &mut files)?;
+        total += point.world.hosts.len() + point.world.vms.len() + point.world.moves.len();
+        if total > MAX_TOTAL {
+            return Err(Fault::at(1, "sweep", format!("all points together have more than {MAX_TOTAL} hosts, VMs and migrations")));
+        }
+        frame.get_or_insert((resolve::frame(&document)?, document.name.map(|at| at.value)));
+        points.push(point);
+    }
+    let (frame, name) = frame.expect("a sweep has at least one point");
+    let effective = effective::fill_in(written, frame, &points[0]);
+    let stem = || Path::new(file_name).file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+    let name = name.unwrap_or_else(stem);
+    let scenario = Scenario { name, seed: frame.seed, replicates: frame.replicates, horizon: frame.horizon, points };
+    Ok(Loaded { scenario, effective, inputs: files.inputs })
+}
+
+/// One point of a sweep.
+fn point(root: &Node, label: Vec<(String, String)>, files: &mut Files) -> Result<(Document, Point), Fault> {
+    let resolved = deserializer::read::<Document>(root).map_err(without_block_number).and_then(|document| {
+        let frame = resolve::frame(&document)?;
+        let (world, strategies) = resolve::resolve(&document, frame, files)?;
+        Ok((document, world, strategies))
+    });
+    match resolved {
+        Ok((document, world, strategies)) => Ok((document, Point { label, world, strategies })),
+        Err(mut fault) => {
+            if !label.is_empty() {
+                let values: Vec<String> = label.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+                fault.problem = format!("{} (at the sweep's point {})", fault.problem, values.join(", "));
+            }
+            Err(fault)
+        }
+    }
+}
+
+/// Blocks like [[vm]] are told apart by their lines: `vm[3].memory` becomes `vm.memory`.
+fn without_block_number(mut fault: Fault) -> Fault {
+    let first = fault.key.find(['[', '.']).filter(|at| fault.key[*at..].starts_with('['));
+    if let (Some(open), Some(close)) = (first, fault.key.find(']')) {
+        fault.key.replace_range(open..=close, "");
+    }
+    fault
+}

@@ -1,0 +1,185 @@
+//! Strategies: a preset, or a table over one.
+
+use crate::scenario::deserializer::OR_TABLE;
+use crate::scenario::quantity::{Fraction, Positive};
+use crate::scenario::value::{At, Constant};
+use livemig_core::units::{Rate, Span};
+use schemars::JsonSchema;
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use std::fmt;
+
+/// A strategy: the name of a preset, or a table over one.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum Strategy {
+    /// Name of a preset.
+    Preset(String),
+    /// Options over a preset.
+    Options(Box<Options>),
+}
+
+impl<'de> Deserialize<'de> for Strategy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Strategy, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Strategy;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a preset, or a table with `preset` and options")
+            }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Strategy, E> {
+                Ok(Strategy::Preset(name.to_owned()))
+            }
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, table: D) -> Result<Strategy, D::Error> {
+                Options::deserialize(table).map(|options| Strategy::Options(Box::new(options)))
+            }
+        }
+        deserializer.deserialize_newtype_struct(OR_TABLE, Either)
+    }
+}
+
+/// Options over a preset; what is left out is as in the preset.
+#[derive(Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Options {
+    /// Name in results. Default: the preset's.
+    pub(crate) name: Option<At<String>>,
+    /// Name of the preset.
+    pub(crate) preset: At<String>,
+    /// Parallel connections; at least 1.
+    pub(crate) streams: Option<At<u16>>,
+    /// Limit of the sending rate over all streams.
+    pub(crate) limit: Option<At<Constant<Rate>>>,
+    /// The limit does not hold while the guest is paused (QEMU).
+    pub(crate) unlimited_while_paused: Option<At<bool>>,
+    /// Pages of zeros are sent as a mark.
+    pub(crate) elide_zero_pages: Option<At<bool>>,
+    /// When live copy ends.
+    pub(crate) stop: Option<At<Stop>>,
+    /// How the guest is slowed down so that live copy ends.
+    pub(crate) throttle: Option<At<Throttle>>,
+    /// Leave out pages that are dirty again when their turn comes in a round.
+    pub(crate) skip_redirtied: Option<At<bool>>,
+    /// In which order pages are pushed after the switch.
+    pub(crate) prepaging: Option<At<Prepaging>>,
+    /// When a migration that takes too long is ended, and how.
+    pub(crate) timeout: Option<At<Timeout>>,
+    /// How long a cut link may stay cut before the switch until the migration is given up.
+    pub(crate) link_patience: Option<At<Constant<Span>>>,
+}
+
+/// A stop rule; its options are as in the origin when left out.
+#[derive(Debug, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(tag = "rule")]
+pub(crate) enum Stop {
+    /// Xen's: few pages left; capped by rounds, by a multiple of memory, or by a round that grew.
+    Clark {
+        /// Converged when fewer pages than this are dirty. Default: 50.
+        min_pages: Option<u64>,
+        /// Capped after so many rounds. Default: 29.
+        max_rounds: Option<u32>,
+        /// Capped when more than this multiple of memory was sent. Default: 3.
+        max_factor: Option<Constant<Positive>>,
+        /// Capped when a round sent more than the one before. Default: true.
+        stop_when_growing: Option<bool>,
+    },
+    /// QEMU's: what remains takes at most the downtime limit; no cap.
+    Qemu {
+        /// How long the guest may stand still for the rest. Default: 300 ms.
+        downtime_limit: Option<Constant<Span>>,
+    },
+    /// A number of rounds of live copy.
+    FixedRounds {
+        /// How many; the first copy of all memory counts as one.
+        rounds: u32,
+    },
+    /// SimGrid's: at the end of a round the rest takes at most the downtime limit; no cap.
+    #[serde(rename = "simgrid")]
+    SimGrid {
+        /// How long the guest may stand still for the rest. Default: 30 ms.
+        downtime_limit: Option<Constant<Span>>,
+    },
+    /// QEMU's, supervised by KubeVirt: no progress leads to the next escalation.
+    #[serde(rename = "kubevirt")]
+    KubeVirt {
+        /// How long the guest may stand still for the rest. Default: 300 ms.
+        downtime_limit: Option<Constant<Span>>,
+        /// How long without progress is a stall. Default: 150 s.
+        progress_timeout: Option<Constant<Span>>,
+        /// What is done about stalls, one step each; after the last step the migration is aborted. Default: `["abort"]`.
+        on_stall: Option<Vec<Escalation>>,
+    },
+    /// PMigrate's: the rest takes less than the downtime limit; capped by a round that grew, by rounds, or by a multiple of size.
+    #[serde(rename = "pmigrate")]
+    PMigrate {
+        /// How long the guest may stand still for the rest. Default: 300 ms.
+        downtime_limit: Option<Constant<Span>>,
+        /// Capped after so many rounds. Default: 30.
+        max_rounds: Option<u32>,
+        /// Capped when more than this multiple of the size was sent. Default: 3.
+        max_factor: Option<Constant<Positive>>,
+    },
+}
+
+/// What is done about a migration that makes no progress.
+#[derive(Clone, Copy, Debug, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Escalation {
+    /// Allow this downtime from now on.
+    #[serde(rename = "raise_limit")]
+    RaiseLimit(Constant<Span>),
+    /// Switch to post-copy.
+    PostCopy,
+    /// Give the migration up.
+    Abort,
+}
+
+/// A throttling policy; its options are as in the origin when left out.
+#[derive(Debug, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(tag = "policy")]
+pub(crate) enum Throttle {
+    /// QEMU's: in steps, while too much of what is sent is dirty again.
+    AutoConverge {
+        /// Share of what a round sent that must be dirty at its end to count against the guest. Default: 0.5.
+        trigger: Option<Constant<Fraction>>,
+        /// The first throttle. Default: 0.2.
+        initial: Option<Constant<Fraction>>,
+        /// What each further step adds. Default: 0.1.
+        increment: Option<Constant<Fraction>>,
+        /// The highest throttle. Default: 0.99.
+        max: Option<Constant<Fraction>>,
+    },
+}
+
+/// The order in which pages are pushed.
+#[derive(Clone, Copy, Debug, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Prepaging {
+    /// Ascending addresses.
+    AddressOrder,
+    /// Bubbles around the last faults; the value is how many are remembered.
+    Bubbling(u16),
+}
+
+/// A time limit for everything before the switch.
+#[derive(Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Timeout {
+    /// Time per GiB of memory.
+    pub(crate) per_gib: Constant<Span>,
+    /// What is done when it is up.
+    pub(crate) then: OnTimeout,
+}
+
+/// What is done when the time is up.
+#[derive(Clone, Copy, Debug, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OnTimeout {
+    /// Give the migration up.
+    Abort,
+    /// Switch to post-copy.
+    PostCopy,
+    /// Stop the guest and send the rest.
+    Pause,
+}

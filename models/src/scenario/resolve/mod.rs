@@ -1,0 +1,95 @@
+//! From the raw format to a world: names become indices, units numbers, fleets their members.
+
+mod cluster;
+mod plan;
+mod strategies;
+mod workload;
+
+use super::error::Fault;
+use super::files::Files;
+use super::names::Names;
+use super::raw::Document;
+use crate::calibration::Calibration;
+use crate::world::{Strategy, World};
+use livemig_core::units::{Span, Time};
+
+/// What holds for the whole scenario.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame {
+    pub(crate) seed: u64,
+    pub(crate) replicates: u32,
+    pub(crate) horizon: Span,
+}
+
+/// Cores of a host that says nothing.
+pub(crate) const CORES: u32 = 8;
+/// Version of the format.
+const VERSION: u32 = 1;
+/// Most replicates.
+const MAX_REPLICATES: u32 = 1_000_000;
+/// Default horizon: a day.
+const HORIZON: Span = Span::from_secs(86_400);
+/// Longest horizon: ten years, so that times cannot overflow.
+const MAX_HORIZON: Span = Span::from_secs(10 * 365 * 86_400);
+
+/// Checks the keys at the top.
+///
+/// # Errors
+/// The first value out of range.
+pub(crate) fn frame(document: &Document) -> Result<Frame, Fault> {
+    let schema = &document.schema;
+    if schema.value != VERSION {
+        return Err(Fault::at(
+            schema.line,
+            "schema",
+            format!("version {} of the format is unknown; allowed: {VERSION}", schema.value),
+        ));
+    }
+    let replicates = document.replicates.as_ref().map_or(1, |at| at.value);
+    if !(1..=MAX_REPLICATES).contains(&replicates) {
+        let line = document.replicates.as_ref().map_or(0, |at| at.line);
+        return Err(Fault::at(line, "replicates", format!("must be from 1 to {MAX_REPLICATES}")));
+    }
+    let horizon = document.horizon.as_ref().map_or(HORIZON, |at| at.value.0);
+    if horizon == Span::ZERO || horizon > MAX_HORIZON {
+        let line = document.horizon.as_ref().map_or(0, |at| at.line);
+        return Err(Fault::at(line, "horizon", "must be above zero and at most 3650 d"));
+    }
+    Ok(Frame { seed: document.seed.unwrap_or(0), replicates, horizon })
+}
+
+/// The world and the strategies of a document without a sweep.
+///
+/// # Errors
+/// The first thing that has no meaning.
+pub(crate) fn resolve(document: &Document, frame: Frame, files: &mut Files) -> Result<(World, Vec<Strategy>), Fault> {
+    let calibration = match &document.calibration {
+        Some(at) => Calibration::resolve(&at.value, files).map_err(|fault| fault.or_line(at.line).under("calibration"))?,
+        None => Calibration::built_in("default").expect("the default calibration is built in"),
+    };
+    let (racks, rack_blocks) = cluster::racks(document, frame, files)?;
+    let rack_names = Names::new("rack", racks.iter().map(|r| r.name.as_str()), &rack_blocks)?;
+    let (hosts, host_blocks) = cluster::hosts(document, frame, &calibration, &rack_names, files)?;
+    let host_names = Names::new("host", hosts.iter().map(|h| h.name.as_str()), &host_blocks)?;
+    if hosts.is_empty() {
+        return Err(Fault::at(1, "host", "a scenario needs at least one [[host]]"));
+    }
+    let guests = cluster::vms(document, frame, &hosts, &host_names, files)?;
+    let vm_names = Names::new("vm", guests.vms.iter().map(|v| v.name.as_str()), &guests.blocks)?;
+    let flows = cluster::flows(document, frame, &vm_names, &host_names, files)?;
+    let strategies = strategies::resolve(document.migrate.as_ref())?;
+    let context = plan::Context { frame, hosts: &hosts, host_names: &host_names, guests: &guests, vm_names: &vm_names };
+    let moves = context.moves(document.migrate.as_ref())?;
+    let events = context.events(&document.event, &moves, files)?;
+    drop((rack_names, host_names, vm_names));
+    let world = World { hosts, racks, vms: guests.vms, flows, moves, events, calibration };
+    Ok((world, strategies))
+}
+
+/// A moment of the plan; it must come before the horizon.
+fn moment(at: Span, horizon: Span, line: u32, key: &str) -> Result<Time, Fault> {
+    if at >= horizon {
+        return Err(Fault::at(line, key, format!("{at} is not before the horizon of {horizon}: it would never happen")));
+    }
+    Ok(Time::ZERO + at)
+}

@@ -1,0 +1,231 @@
+//! Migrations and events.
+
+use super::cluster::{Guests, traffic};
+use super::{Frame, moment, workload};
+use crate::scenario::error::Fault;
+use crate::scenario::files::Files;
+use crate::scenario::names::Names;
+use crate::scenario::raw::{self, Event, Migrate};
+use crate::scenario::value::{At, Member};
+use crate::world::{Host, HostId, Incident, Move, Role, ScheduledEvent, Vm, VmId};
+use livemig_core::units::Time;
+
+/// Most intermediaries: commands name them in 16 bits.
+const MAX_VIA: usize = u16::MAX as usize;
+/// Most intermediaries of all migrations together.
+const MAX_VIA_TOTAL: usize = 100_000_000;
+
+/// What migrations and events refer to.
+pub(super) struct Context<'a> {
+    pub(super) frame: Frame,
+    pub(super) hosts: &'a [Host],
+    pub(super) host_names: &'a Names<'a>,
+    pub(super) guests: &'a Guests,
+    pub(super) vm_names: &'a Names<'a>,
+}
+
+impl Context<'_> {
+    /// The migrations, in the order of the VMs.
+    ///
+    /// # Errors
+    /// When a name is unknown, a destination is missing or no other host, or nothing migrates.
+    pub(super) fn moves(&self, raw: Option<&At<Migrate>>) -> Result<Vec<Move>, Fault> {
+        let nothing = At { line: 1, value: Migrate::default() };
+        let At { line, value: raw } = raw.unwrap_or(&nothing);
+        let at = raw.at.as_ref().map_or(Ok(Time::ZERO), |at| moment(at.value.0, self.frame.horizon, at.line, "migrate.at"))?;
+        let to = raw.to.as_ref().map(|to| self.destination(to)).transpose()?;
+        let via = self.via(raw)?;
+        let moving = self.moving(raw, to)?;
+        if moving.is_empty() {
+            let problem = "nothing migrates: no VM has a destination other than its host; give `to` in [migrate] or in [[vm]]";
+            return Err(Fault::at(*line, "migrate", problem));
+        }
+        if via.len().saturating_mul(moving.len()) > MAX_VIA_TOTAL {
+            let problem = format!("all migrations together have more than {MAX_VIA_TOTAL} intermediaries; choose fewer with `via`");
+            return Err(Fault::at(*line, "migrate.via", problem));
+        }
+        moving
+            .into_iter()
+            .map(|(vm, to)| {
+                let source = self.vm(vm).host;
+                let mut mine = via.clone();
+                if let (Some(raw), Some(end)) = (&raw.via, via.iter().find(|h| **h == source || **h == to)) {
+                    let problem = format!("`{}` is an end of the migration of `{}`", self.host(*end).name, self.vm(vm).name);
+                    return Err(Fault::at(raw.line, "migrate.via", problem));
+                }
+                mine.retain(|h| *h != source && *h != to);
+                Ok(Move { vm, to, at, via: mine })
+            })
+            .collect()
+    }
+
+    fn vm(&self, vm: VmId) -> &Vm {
+        &self.guests.vms[vm.0 as usize]
+    }
+
+    fn host(&self, host: HostId) -> &Host {
+        &self.hosts[host.0 as usize]
+    }
+
+    fn find_host(&self, name: &At<String>, key: &str) -> Result<HostId, Fault> {
+        self.host_names.find(&name.value).map(HostId).map_err(|problem| Fault::at(name.line, key, problem))
+    }
+
+    fn destination(&self, to: &At<String>) -> Result<HostId, Fault> {
+        let host = self.find_host(to, "migrate.to")?;
+        if self.host(host).role == Role::Host {
+            Ok(host)
+        } else {
+            Err(Fault::at(to.line, "migrate.to", format!("`{}` does not run guests: its role is not `host`", to.value)))
+        }
+    }
+
+    /// The VMs that migrate, in their order, with their destinations.
+    fn moving(&self, raw: &Migrate, to: Option<HostId>) -> Result<Vec<(VmId, HostId)>, Fault> {
+        let count = self.guests.vms.len();
+        let destination = |vm: usize| self.guests.to.get(vm).copied().flatten().or(to);
+        let Some(list) = &raw.vms else {
+            let everybody = (0..count).filter_map(|vm| {
+                let to = destination(vm).filter(|to| *to != self.guests.vms[vm].host)?;
+                Some((VmId(vm as u32), to))
+            });
+            return Ok(everybody.collect());
+        };
+        let mut line_of = vec![None; count];
+        for pattern in &list.value {
+            let found = self.vm_names.matching(&pattern.value);
+            for vm in found.map_err(|problem| Fault::at(pattern.line, "migrate.vms", problem))? {
+                line_of[vm as usize].get_or_insert(pattern.line);
+            }
+        }
+        let named = line_of.into_iter().enumerate().filter_map(|(vm, line)| Some((vm, line?)));
+        named
+            .map(|(number, line)| {
+                let vm = VmId(number as u32);
+                let name = &self.vm(vm).name;
+                let to = destination(number).ok_or_else(|| {
+                    let problem = format!("`{name}` has no destination; give `to` in [migrate] or in its [[vm]]");
+                    Fault::at(line, "migrate.vms", problem)
+                })?;
+                if to == self.vm(vm).host {
+                    let problem = format!("`{name}` is on `{}` already; its destination must be another host", self.host(to).name);
+                    return Err(Fault::at(line, "migrate.vms", problem));
+                }
+                Ok((vm, to))
+            })
+            .collect()
+    }
+
+    /// The hosts that stage pages.
+    fn via(&self, raw: &Migrate) -> Result<Vec<HostId>, Fault> {
+        let Some(list) = &raw.via else {
+            let all = (0_u32..).zip(self.hosts).filter(|(_, h)| h.role == Role::Intermediary).map(|(n, _)| HostId(n));
+            return Ok(all.take(MAX_VIA).collect());
+        };
+        if list.value.len() > MAX_VIA {
+            return Err(Fault::at(list.line, "migrate.via", format!("at most {MAX_VIA} intermediaries")));
+        }
+        let mut via = Vec::with_capacity(list.value.len());
+        for name in &list.value {
+            let host = self.find_host(name, "migrate.via")?;
+            if self.host(host).role == Role::Staging {
+                let problem = format!("`{}` keeps snapshots; allowed: hosts with the role `intermediary` or `host`", name.value);
+                return Err(Fault::at(name.line, "migrate.via", problem));
+            }
+            if via.contains(&host) {
+                return Err(Fault::at(name.line, "migrate.via", format!("`{}` is there twice", name.value)));
+            }
+            via.push(host);
+        }
+        Ok(via)
+    }
+
+    /// The events, in the order of the file.
+    ///
+    /// # Errors
+    /// When an event is not exactly one thing, or about something that does not exist.
+    pub(super) fn events(&self, raw: &[At<Event>], moves: &[Move], files: &mut Files) -> Result<Vec<ScheduledEvent>, Fault> {
+        let mut events = Vec::new();
+        for event in raw {
+            let At { line, value: event } = event;
+            let at = moment(event.at.value.0, self.frame.horizon, event.at.line, "event.at")?;
+            let mut add = |what| events.push(ScheduledEvent { at, what });
+            match Kind::of(event, *line)? {
+                Kind::Fail(name) => add(Incident::Fail(self.find_host(name, "event.fail")?)),
+                Kind::Cut(name) => add(Incident::Cut(self.find_host(name, "event.cut")?)),
+                Kind::Restore(name) => add(Incident::Restore(self.find_host(name, "event.restore")?)),
+                Kind::Cancel(name) => {
+                    for vm in self.find_vms(name, "event.cancel")? {
+                        self.can_cancel(vm, at, name.line, moves)?;
+                        add(Incident::Cancel(vm));
+                    }
+                }
+                Kind::Change(name) => {
+                    for vm in self.find_vms(name, "event.vm")? {
+                        let guest = self.vm(vm);
+                        let member = Member { index: None, row: None, seed: self.frame.seed, name: &guest.name };
+                        if let Some(raw) = &event.workload {
+                            let workload = workload::resolve(raw, &member, "event.workload", guest.memory, files)?;
+                            add(Incident::Workload(vm, workload));
+                        }
+                        if let Some(raw) = &event.traffic {
+                            add(Incident::Traffic(vm, traffic(raw, &member, "event.traffic")?));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    fn find_vms(&self, name: &At<String>, key: &str) -> Result<Vec<VmId>, Fault> {
+        let found = self.vm_names.matching(&name.value).map_err(|problem| Fault::at(name.line, key, problem))?;
+        Ok(found.into_iter().map(VmId).collect())
+    }
+
+    fn can_cancel(&self, vm: VmId, at: Time, line: u32, moves: &[Move]) -> Result<(), Fault> {
+        let name = &self.vm(vm).name;
+        match moves.binary_search_by_key(&vm, |m| m.vm) {
+            Err(_) => Err(Fault::at(line, "event.cancel", format!("`{name}` does not migrate"))),
+            Ok(m) if at < moves[m].at => {
+                let problem = format!("the migration of `{name}` is requested only at {}", moves[m].at);
+                Err(Fault::at(line, "event.cancel", problem))
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+/// What an event is.
+enum Kind<'a> {
+    Fail(&'a At<String>),
+    Cut(&'a At<String>),
+    Restore(&'a At<String>),
+    Cancel(&'a At<String>),
+    Change(&'a At<String>),
+}
+
+impl Kind<'_> {
+    fn of(event: &Event, line: u32) -> Result<Kind<'_>, Fault> {
+        let raw::Event { at: _, fail, cut, restore, cancel, vm, workload, traffic } = event;
+        let kinds = [
+            fail.as_ref().map(Kind::Fail),
+            cut.as_ref().map(Kind::Cut),
+            restore.as_ref().map(Kind::Restore),
+            cancel.as_ref().map(Kind::Cancel),
+            vm.as_ref().map(Kind::Change),
+        ];
+        let mut given = kinds.into_iter().flatten();
+        let (Some(kind), None) = (given.next(), given.next()) else {
+            return Err(Fault::at(line, "event", "an event has exactly one of fail, cut, restore, cancel, vm"));
+        };
+        let changes = workload.is_some() || traffic.is_some();
+        match kind {
+            Kind::Change(_) if !changes => Err(Fault::at(line, "event.vm", "says nothing new; add `workload` or `traffic`")),
+            Kind::Fail(_) | Kind::Cut(_) | Kind::Restore(_) | Kind::Cancel(_) if changes => {
+                Err(Fault::at(line, "event", "`workload` and `traffic` belong to an event with `vm`"))
+            }
+            kind => Ok(kind),
+        }
+    }
+}

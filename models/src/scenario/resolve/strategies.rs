@@ -1,0 +1,217 @@
+//! Strategies: presets of the core with options, checked for sense.
+
+use crate::scenario::error::{Fault, choices};
+use crate::scenario::quantity::{Fraction, Positive};
+use crate::scenario::raw::{self, Migrate, Options, Stop, Throttle};
+use crate::scenario::value::{At, Constant};
+use crate::world::Strategy;
+use livemig_core::policy::stop::{Clark, Escalation, FixedRounds, KubeVirt, PMigrate, Qemu, SimGrid, StopRule};
+use livemig_core::policy::throttle::{AutoConverge, ThrottlePolicy};
+use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
+use livemig_core::strategy::{LiveCopy, PRESETS, Preset, Spec, preset};
+use livemig_core::units::Span;
+use livemig_core::vocabulary::Prepaging;
+
+/// The strategies of a scenario; every preset where it names none.
+///
+/// # Errors
+/// An unknown preset, an option without meaning, or a name that is there twice.
+pub(super) fn resolve(migrate: Option<&At<Migrate>>) -> Result<Vec<Strategy>, Fault> {
+    let Some(list) = migrate.and_then(|m| m.value.strategies.as_ref()) else {
+        return Ok(PRESETS.iter().map(as_it_is).collect());
+    };
+    if list.value.is_empty() {
+        return Err(Fault::at(
+            list.line,
+            "migrate.strategies",
+            "at least one strategy is needed; leave the key out for all presets",
+        ));
+    }
+    let mut strategies: Vec<Strategy> = Vec::with_capacity(list.value.len());
+    for (number, at) in list.value.iter().enumerate() {
+        let place = |fault: Fault| fault.or_line(at.line).under(&format!("migrate.strategies[{number}]"));
+        let strategy = one(at).map_err(place)?;
+        if strategies.iter().any(|other| other.name == strategy.name) {
+            let problem = format!("the strategy `{}` is there twice; give one of them another `name`", strategy.name);
+            return Err(place(Fault::at(at.line, "", problem)));
+        }
+        strategies.push(strategy);
+    }
+    Ok(strategies)
+}
+
+fn as_it_is(preset: &Preset) -> Strategy {
+    Strategy { name: preset.name.to_owned(), preset: preset.name, spec: (preset.spec)() }
+}
+
+fn find(name: &str) -> Result<&'static Preset, String> {
+    preset(name).ok_or_else(|| {
+        let names: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
+        format!("unknown preset `{name}`; {}", choices(name, &names))
+    })
+}
+
+fn one(at: &At<raw::Strategy>) -> Result<Strategy, Fault> {
+    match &at.value {
+        raw::Strategy::Preset(name) => find(name).map(as_it_is).map_err(|problem| Fault::at(at.line, "", problem)),
+        raw::Strategy::Options(options) => {
+            let preset = find(&options.preset.value).map_err(|problem| Fault::at(options.preset.line, "preset", problem))?;
+            let mut strategy = as_it_is(preset);
+            if let Some(name) = &options.name {
+                if name.value.is_empty() || name.value.chars().any(char::is_control) {
+                    return Err(Fault::at(name.line, "name", "a name must not be empty or contain control characters"));
+                }
+                strategy.name.clone_from(&name.value);
+            }
+            apply(options, preset, &mut strategy.spec)?;
+            strategy.spec.check().map_err(|e| Fault::at(at.line, "", e.to_string()))?;
+            Ok(strategy)
+        }
+    }
+}
+
+/// Why an option has no meaning.
+fn senseless(line: u32, key: &str, preset: &Preset, why: &str) -> Fault {
+    Fault::at(line, key, format!("has no meaning with the preset `{}`: {why}", preset.name))
+}
+
+fn apply(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Fault> {
+    let transfer = &mut spec.transfer;
+    if let Some(at) = &options.streams {
+        transfer.streams = at.value;
+    }
+    if let Some(at) = &options.limit {
+        transfer.limit = Some(at.value.0);
+    }
+    if let Some(at) = &options.unlimited_while_paused {
+        if at.value && transfer.limit.is_none() {
+            return Err(senseless(at.line, "unlimited_while_paused", preset, "there is no `limit`"));
+        }
+        transfer.unlimited_while_paused = at.value;
+    }
+    if let Some(at) = &options.elide_zero_pages {
+        transfer.elide_zero_pages = at.value;
+    }
+    if let Some(at) = &options.link_patience {
+        spec.link_patience = at.value.0;
+    }
+    apply_live(options, preset, spec)?;
+    apply_push(options, preset, spec)?;
+    apply_timeout(options, preset, spec)
+}
+
+fn apply_live(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Fault> {
+    if let Some(at) = &options.stop {
+        live(spec, preset, "stop", at.line)?.stop = stop(&at.value);
+    }
+    if let Some(at) = &options.throttle {
+        live(spec, preset, "throttle", at.line)?.throttle = Some(throttle(&at.value));
+    }
+    if let Some(at) = &options.skip_redirtied {
+        live(spec, preset, "skip_redirtied", at.line)?.skip_redirtied = at.value;
+    }
+    Ok(())
+}
+
+fn live<'a>(spec: &'a mut Spec, preset: &Preset, key: &str, line: u32) -> Result<&'a mut LiveCopy, Fault> {
+    spec.live.as_mut().ok_or_else(|| senseless(line, key, preset, "it copies no memory while the guest runs at the source"))
+}
+
+fn apply_push(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Fault> {
+    let Some(at) = &options.prepaging else { return Ok(()) };
+    let Some(push) = &mut spec.push else {
+        let why = "it pushes no memory after the switch (after an escalation to post-copy pages go in address order)";
+        return Err(senseless(at.line, "prepaging", preset, why));
+    };
+    push.prepaging = match at.value {
+        raw::Prepaging::AddressOrder => Prepaging::AddressOrder,
+        raw::Prepaging::Bubbling(pivots) => Prepaging::Bubbling { pivots },
+    };
+    Ok(())
+}
+
+fn apply_timeout(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Fault> {
+    let Some(at) = &options.timeout else { return Ok(()) };
+    let then = match at.value.then {
+        raw::OnTimeout::Abort => OnTimeout::Abort,
+        raw::OnTimeout::PostCopy => OnTimeout::PostCopy,
+        raw::OnTimeout::Pause => OnTimeout::Pause,
+    };
+    if spec.live.is_none() {
+        let why = "it limits the time before the guest is stopped, and the guest is stopped at once";
+        return Err(senseless(at.line, "timeout", preset, why));
+    }
+    spec.timeout = Some(CompletionTimeout { per_gib: at.value.per_gib.0, then });
+    Ok(())
+}
+
+fn span(value: Option<&Constant<Span>>, default: Span) -> Span {
+    value.map_or(default, |c| c.0)
+}
+
+fn stop(raw: &Stop) -> StopRule {
+    match raw {
+        Stop::Clark { min_pages, max_rounds, max_factor, stop_when_growing } => {
+            let origin = Clark::default();
+            StopRule::Clark(Clark::new(
+                min_pages.unwrap_or(origin.min_pages),
+                max_rounds.unwrap_or(origin.max_rounds),
+                positive(max_factor.as_ref(), origin.max_factor),
+                stop_when_growing.unwrap_or(origin.stop_when_growing),
+            ))
+        }
+        Stop::Qemu { downtime_limit } => {
+            StopRule::Qemu(Qemu { downtime_limit: span(downtime_limit.as_ref(), Qemu::default().downtime_limit) })
+        }
+        Stop::FixedRounds { rounds } => StopRule::FixedRounds(FixedRounds { rounds: *rounds }),
+        Stop::SimGrid { downtime_limit } => {
+            StopRule::SimGrid(SimGrid { downtime_limit: span(downtime_limit.as_ref(), SimGrid::default().downtime_limit) })
+        }
+        Stop::KubeVirt { downtime_limit, progress_timeout, on_stall } => {
+            kubevirt(downtime_limit.as_ref(), progress_timeout.as_ref(), on_stall.as_deref())
+        }
+        Stop::PMigrate { downtime_limit, max_rounds, max_factor } => {
+            let origin = PMigrate::default();
+            StopRule::PMigrate(PMigrate::new(
+                span(downtime_limit.as_ref(), origin.downtime_limit),
+                max_rounds.unwrap_or(origin.max_rounds),
+                positive(max_factor.as_ref(), origin.max_factor),
+            ))
+        }
+    }
+}
+
+fn positive(value: Option<&Constant<Positive>>, default: f64) -> f64 {
+    value.map_or(default, |c| c.0.0)
+}
+
+fn kubevirt(limit: Option<&Constant<Span>>, timeout: Option<&Constant<Span>>, steps: Option<&[raw::Escalation]>) -> StopRule {
+    let origin = KubeVirt::default();
+    let steps = steps.map_or_else(
+        || origin.on_stall.clone(),
+        |steps| {
+            let step = |step: &raw::Escalation| match step {
+                raw::Escalation::RaiseLimit(limit) => Escalation::RaiseLimit(limit.0),
+                raw::Escalation::PostCopy => Escalation::PostCopy,
+                raw::Escalation::Abort => Escalation::Abort,
+            };
+            steps.iter().map(step).collect()
+        },
+    );
+    StopRule::KubeVirt(KubeVirt::new(span(limit, origin.downtime_limit), span(timeout, origin.progress_timeout), steps))
+}
+
+fn throttle(raw: &Throttle) -> ThrottlePolicy {
+    match raw {
+        Throttle::AutoConverge { trigger, initial, increment, max } => {
+            let origin = AutoConverge::default();
+            let share = |value: &Option<Constant<Fraction>>, default| value.map_or(default, |c| c.0.0);
+            ThrottlePolicy::AutoConverge(AutoConverge::new(
+                share(trigger, origin.trigger),
+                share(initial, origin.initial),
+                share(increment, origin.increment),
+                share(max, origin.max),
+            ))
+        }
+    }
+}
