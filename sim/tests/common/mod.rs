@@ -24,6 +24,7 @@ pub(crate) fn ideal() -> Calibration {
         page_header: Bytes::ZERO,
         zero_page: Bytes::ZERO,
         control_message: Bytes::ZERO,
+        swap: Rate(1e15),
     }
 }
 
