@@ -74,14 +74,15 @@ impl<P: PageSet> Conductor<P> {
     pub(super) fn round_sent(&mut self, now: Time, id: CmdId, sent: Sent) {
         let Some(live) = self.live() else { return };
         match live.step {
-            Step::Sending { send, .. } => {
-                debug_assert_eq!(send, id);
+            Step::Sending { send, .. } if send == id => {
                 live.step = Step::Counting { sent, ended: now };
                 self.desk.order(Command::PeekDirty { region: Region::Memory });
             }
             // The count or the collection that is under way is answered as if the send were still there.
             Step::Checking { .. } | Step::Joining { .. } => {}
-            Step::Collecting | Step::Counting { .. } => unreachable!("no send is under way"),
+            // An earlier send, which had ended before pages could join it: they came back, are perhaps sent already, and overtook
+            // its completion.
+            Step::Sending { .. } | Step::Collecting | Step::Counting { .. } => {}
         }
     }
 

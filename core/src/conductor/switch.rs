@@ -34,9 +34,13 @@ enum Step<P> {
     Starting { rest: P },
 }
 
-impl<P> Switch<P> {
-    pub(super) fn needs_push(&self) -> bool {
-        self.push.is_some()
+impl<P: PageSet> Switch<P> {
+    /// Whether the destination, which is starting the guest, has all of its memory.
+    pub(super) fn all_sent(&self) -> bool {
+        match &self.step {
+            Step::Starting { rest } => rest.is_empty(),
+            Step::Stopping | Step::Collecting | Step::Sending | Step::Settling { .. } => false,
+        }
     }
 }
 
