@@ -1,0 +1,109 @@
+//! Tiny migrations, completely: four pages, at most three rounds, and every interleaving of the guest's writes, of what happens
+//! on the connections and of the completions; alone, and with one thing going wrong at every possible moment.
+
+#[expect(dead_code, reason = "each test uses a part of the harness")]
+mod harness;
+
+use harness::bugs::Bug;
+use harness::explore::{Tiny, explore};
+use harness::faults::FaultKind;
+use harness::scenario::AboutResume;
+use livemig_core::policy::stop::{Clark, FixedRounds, StopRule};
+use livemig_core::strategy::{PRESETS, Preset, Spec, preset};
+use livemig_core::units::Span;
+use livemig_core::vocabulary::Side;
+
+/// A preset with rules that make sense for four pages: up to three rounds of pre-copy, the last of them stopped.
+fn tiny_spec(preset: &Preset) -> Spec {
+    let mut spec = (preset.spec)();
+    if let Some(live) = &mut spec.live {
+        live.stop = match spec.push {
+            None => StopRule::Clark(Clark::new(1, 2, 9.0, false)),
+            Some(_) => StopRule::FixedRounds(FixedRounds { rounds: 2 }),
+        };
+    }
+    spec
+}
+
+fn tiny(preset: &Preset) -> Tiny {
+    Tiny { spec: tiny_spec(preset), writes: 1, strike: None, about_resume: AboutResume::Repeat, bug: None }
+}
+
+fn must_hold(preset: &Preset, tiny: &Tiny) {
+    match explore(tiny) {
+        Ok(seen) => {
+            println!(
+                "{:<14} {} connections, {} writes, {:?}: {} states, {} ends: {:?}",
+                preset.name, tiny.spec.transfer.streams, tiny.writes, tiny.strike, seen.states, seen.ends, seen.outcomes
+            );
+            assert!(tiny.strike.is_some() || seen.outcomes.keys().eq(["completed"].iter()), "{}: {:?}", preset.name, seen.outcomes);
+        }
+        Err(how) => panic!("{}: {how}", preset.name),
+    }
+}
+
+#[test]
+fn every_interleaving_over_one_connection() {
+    for preset in &PRESETS {
+        must_hold(preset, &Tiny { writes: 2, ..tiny(preset) });
+    }
+}
+
+#[test]
+fn every_interleaving_over_two_connections() {
+    for preset in &PRESETS {
+        let mut tiny = tiny(preset);
+        tiny.spec.transfer.streams = 2;
+        must_hold(preset, &tiny);
+    }
+}
+
+/// One thing goes wrong at every possible moment, and what is cut is restored at every possible moment after it.
+#[test]
+fn a_fault_at_every_moment() {
+    for kind in [
+        FaultKind::Cancel,
+        FaultKind::Kill { host: Side::Source },
+        FaultKind::Kill { host: Side::Destination },
+        FaultKind::ResumeRefused,
+        FaultKind::ResumeLost { order: true },
+        FaultKind::ResumeLost { order: false },
+    ] {
+        for preset in &PRESETS {
+            must_hold(preset, &Tiny { strike: Some(kind), ..tiny(preset) });
+        }
+    }
+}
+
+#[test]
+fn broken_connections_at_every_moment() {
+    let outage = Span(1);
+    let cut = FaultKind::Cut { lossy: true, outage };
+    for (kind, about_resume) in [
+        (FaultKind::Reset, AboutResume::Repeat),
+        (FaultKind::Cut { lossy: false, outage }, AboutResume::Repeat),
+        (cut, AboutResume::Repeat),
+        (cut, AboutResume::Ask),
+        (cut, AboutResume::GiveUp),
+    ] {
+        for preset in &PRESETS {
+            must_hold(preset, &Tiny { strike: Some(kind), about_resume, ..tiny(preset) });
+        }
+    }
+}
+
+/// That runs are cut short where another run has been hides nothing.
+#[test]
+fn bugs_put_in_on_purpose_are_found() {
+    for (name, bug) in [
+        ("stop-and-copy", Bug::PauseIncomplete),
+        ("pre-copy", Bug::DirtyBitDropped),
+        ("pre-copy", Bug::SkippedPageForgotten),
+        ("post-copy", Bug::FaultAnsweredWithZeros),
+        ("post-copy", Bug::ReleaseBeforeRedirect),
+        ("hybrid", Bug::DiscardIgnored),
+    ] {
+        let found = explore(&Tiny { bug: Some(bug), writes: 2, ..tiny(preset(name).unwrap()) });
+        assert!(found.is_err(), "{name} with {bug:?} went unnoticed: {found:?}");
+    }
+}

@@ -1,0 +1,49 @@
+//! Bugs that can be put in on purpose, to see that the harness finds them.
+
+/// One thing that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// A collection takes a page out of the dirty tracker and does not hand it over.
+    DirtyBitDropped,
+    /// Pages that are returned to the dirty tracker do not count as dirty.
+    ReturnForgotten,
+    /// The destination takes pages of connections that were given up.
+    StaleFrameApplied,
+    /// A lost answer to `Resume` is taken for a proof that the guest never started.
+    SourceResumedAfterSwitch,
+    /// The destination keeps old versions of pages that it was told to drop.
+    DiscardIgnored,
+    /// The source is released although requests for pages are on their way to it.
+    ReleaseBeforeRedirect,
+    /// A request for a page is answered with zeros.
+    FaultAnsweredWithZeros,
+    /// Pages that a recalled send has not sent are not handed back.
+    UnsentForgotten,
+    /// A page that joins a send while an older version of it is on its way is not sent again.
+    JoinedPageForgotten,
+    /// A page that comes late overwrites what the guest has written at the destination.
+    RunningGuestOverwritten,
+    /// A page that was left out of a round because it was dirty again counts as clean.
+    SkippedPageForgotten,
+    /// What was on a broken connection counts as received.
+    BrokenConnectionTrusted,
+    /// The guest goes on writing for a while after it was paused.
+    PauseIncomplete,
+}
+
+/// All of them.
+pub(crate) const BUGS: [Bug; 13] = [
+    Bug::DirtyBitDropped,
+    Bug::ReturnForgotten,
+    Bug::StaleFrameApplied,
+    Bug::SourceResumedAfterSwitch,
+    Bug::DiscardIgnored,
+    Bug::ReleaseBeforeRedirect,
+    Bug::FaultAnsweredWithZeros,
+    Bug::UnsentForgotten,
+    Bug::JoinedPageForgotten,
+    Bug::RunningGuestOverwritten,
+    Bug::SkippedPageForgotten,
+    Bug::BrokenConnectionTrusted,
+    Bug::PauseIncomplete,
+];

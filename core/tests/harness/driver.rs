@@ -1,0 +1,272 @@
+//! The source agent: carries out the machine's commands and reports what came of them.
+
+use livemig_core::machine::Migration;
+use livemig_core::pages::{Bitmap, PageSet};
+use livemig_core::units::{Bytes, PageIndex, Span};
+use livemig_core::vocabulary::{CmdId, Command, Event, Failure, Peer, Reply, Send, Sent, Side};
+
+use super::bugs::Bug;
+use super::channel::Lane;
+use super::guest::{Access, Deed};
+use super::memory::index;
+use super::wire::Order;
+use super::world::{Happening, World};
+
+impl World {
+    /// Takes the machine's commands and puts them on the agent's list.
+    pub(crate) fn take_commands(&mut self) {
+        while let Some((id, command)) = self.run.conductor.poll() {
+            self.note(|| format!("<- {} {}", id.0, describe_command(&command)));
+            if self.run.outstanding.insert(id, false).is_some() {
+                self.broken(format!("command {} is issued twice", id.0));
+            }
+            if let Command::Resume { side: Side::Destination } = command {
+                self.run.resume_issued = true;
+                self.run.told_all_sent = self.source.hands.iter().all(|&n| n == 0);
+            }
+            match self.dead {
+                Some(Side::Source) => self.leave_undone(id, command),
+                Some(Side::Destination) | None if self.choices.exhaustive() => self.execute(id, command),
+                Some(Side::Destination) | None => {
+                    let at = self.now + Span(self.choices.below(self.timing.local.0));
+                    self.lanes.push(Lane::Agent, at, Happening::Execute(id, command));
+                }
+            }
+        }
+    }
+
+    /// Notes that the machine hears of a completion.
+    pub(crate) fn completed(&mut self, event: &Event<Bitmap>) {
+        let id = match event {
+            Event::Done { id, .. } | Event::Failed { id, .. } | Event::Recalled { id, .. } => *id,
+            Event::Prepare
+            | Event::Requested
+            | Event::Cancel
+            | Event::Staged { .. }
+            | Event::StageRefused { .. }
+            | Event::LinkLost(_)
+            | Event::LinkRestored(_)
+            | Event::PeerDead { .. } => return,
+        };
+        if self.run.outstanding.remove(&id).is_none() {
+            self.broken(format!("command {} is completed twice", id.0));
+        }
+        match event {
+            Event::Failed { failure: Failure::NeverStarted, .. } => self.run.never_proven = true,
+            Event::Done { reply: Reply::Sent(_), .. } if self.run.resume_issued && self.run.conductor.ending().is_none() => {
+                self.run.told_all_sent = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// Completes a command: the machine will hear of it.
+    pub(crate) fn complete(&mut self, event: Event<Bitmap>) {
+        if let Event::Done { id, .. } | Event::Failed { id, .. } | Event::Recalled { id, .. } = &event {
+            match self.run.outstanding.get_mut(id) {
+                Some(on_its_way) if !*on_its_way => *on_its_way = true,
+                Some(_) | None => {
+                    let id = id.0;
+                    self.broken(format!("the driver completes command {id} twice"));
+                    return;
+                }
+            }
+        }
+        self.tell_later(event);
+    }
+
+    pub(crate) fn done(&mut self, id: CmdId, reply: Reply<Bitmap>) {
+        self.complete(Event::Done { id, reply });
+    }
+
+    pub(crate) fn fail(&mut self, id: CmdId, failure: Failure) {
+        self.fail_with(id, failure, Bitmap::default());
+    }
+
+    pub(crate) fn fail_with(&mut self, id: CmdId, failure: Failure, unsent: Bitmap) {
+        self.complete(Event::Failed { id, failure, sent: Sent::default(), unsent });
+    }
+
+    /// Pages are the machine's to give back. It may have one of them already, from a send that came back while the guest wrote to
+    /// the page and a collection was under way.
+    pub(crate) fn hand_over(&mut self, set: &Bitmap) {
+        for page in set.iter() {
+            self.touched.push(page);
+            self.source.hands[index(page)] += 1;
+        }
+    }
+
+    /// The machine gives pages back.
+    fn take_from_machine(&mut self, set: &Bitmap) {
+        for page in set.iter() {
+            self.touched.push(page);
+            match self.source.hands[index(page)].checked_sub(1) {
+                Some(left) => self.source.hands[index(page)] = left,
+                None => self.broken(format!("the machine uses page {}, which it does not have", page.0)),
+            }
+        }
+    }
+
+    pub(crate) fn execute(&mut self, id: CmdId, command: Command<Bitmap>) {
+        match command {
+            Command::Reserve { .. } => self.order(id, Order::Reserve),
+            Command::Prepare { elide_zero_pages } => {
+                self.run.elide_zero_pages = elide_zero_pages;
+                self.source.tracker.start(self.guest.pages());
+                self.order(id, Order::Prepare);
+            }
+            Command::PeekDirty { .. } => self.done(id, Reply::DirtyCount(self.source.tracker.count())),
+            Command::Collect { limit, into, .. } => self.collect(id, limit, into),
+            Command::ReturnDirty { set, .. } => {
+                self.take_from_machine(&set);
+                if self.bug != Some(Bug::ReturnForgotten) {
+                    self.source.tracker.put_back(&set);
+                }
+                self.done(id, Reply::Returned);
+            }
+            Command::Send(send) => self.execute_send(id, send),
+            Command::Recall { of } => {
+                self.done(id, Reply::RecallNoted);
+                self.recall(of);
+            }
+            Command::SetRate { limit } => {
+                self.source.limit = limit;
+                self.done(id, Reply::RateSet);
+            }
+            Command::Throttle { share } => {
+                self.guest.share = share;
+                self.done(id, Reply::Throttled);
+            }
+            Command::Pause => {
+                self.stop_guest();
+                self.done(id, Reply::Paused);
+            }
+            Command::SendState => {
+                if self.bug == Some(Bug::PauseIncomplete) {
+                    self.write_although_paused();
+                }
+                self.order(id, Order::State(self.guest.steps));
+            }
+            Command::DiscardStale { set } => {
+                self.take_from_machine(&set);
+                self.hand_over(&set);
+                let pages = set.iter().collect();
+                self.source.stale.insert(id, set);
+                self.order(id, Order::Discard(pages));
+            }
+            Command::Resume { side: Side::Source } => self.guest_starts_again_at_source(id),
+            Command::Resume { side: Side::Destination } => self.order(id, Order::Resume),
+            Command::ServeFaults => {
+                self.source.serving = true;
+                self.serve_wanted();
+                self.done(id, Reply::ServingFaults);
+            }
+            Command::RedirectFaults if self.bug == Some(Bug::ReleaseBeforeRedirect) => {
+                self.done(id, Reply::FaultsRedirected { at: self.now });
+            }
+            Command::RedirectFaults => self.order(id, Order::Redirect),
+            // Nothing is staged anywhere, so everything has been gathered.
+            Command::Gather { .. } => self.done(id, Reply::Gathered { at: self.now }),
+            Command::Watch(watch) => self.begin_watch(id, watch),
+            Command::Release => {
+                self.check_release();
+                self.source.released = true;
+                self.done(id, Reply::Released);
+            }
+            Command::Abort => self.order(id, Order::Abort),
+        }
+    }
+
+    fn write_although_paused(&mut self) {
+        self.guest.runs_at = Some(Side::Source);
+        self.perform(Access { page: PageIndex(0), deed: Deed::Write });
+        self.guest.runs_at = None;
+    }
+
+    fn collect(&mut self, id: CmdId, limit: Option<Bytes>, into: Option<CmdId>) {
+        let mut set = self.source.tracker.collect(limit);
+        if self.bug == Some(Bug::DirtyBitDropped)
+            && let Some(first) = set.next_at(PageIndex(0))
+        {
+            set.remove(first);
+        }
+        match into.filter(|&send| self.source.sends.iter().any(|s| s.id == send)) {
+            Some(send) => {
+                let joined = self.join(&set, send);
+                self.done(id, Reply::Joined(joined));
+                self.end_sends();
+            }
+            None => {
+                self.hand_over(&set);
+                self.done(id, Reply::Dirty(set));
+            }
+        }
+    }
+
+    fn execute_send(&mut self, id: CmdId, send: Send<Bitmap>) {
+        if self.dead.is_some() {
+            self.fail_with(id, Failure::Unreachable(Peer::Destination), send.set);
+        } else {
+            self.take_from_machine(&send.set);
+            self.begin_send(id, send);
+        }
+    }
+
+    /// Everything that the agent had to do remains undone, and everything that it had is gone.
+    pub(crate) fn source_failed(&mut self) {
+        let gone = Failure::Unreachable(Peer::Source);
+        for happening in self.lanes.drain(Lane::Agent) {
+            let Happening::Execute(id, command) = happening else { unreachable!("the agent carries out commands") };
+            self.leave_undone(id, command);
+        }
+        self.fail_sends(gone);
+        self.source.watches.clear();
+        self.source.orders.clear();
+        for (id, unsent) in std::mem::take(&mut self.source.stale) {
+            self.fail_with(id, gone, unsent);
+        }
+        let undone: Vec<CmdId> = self.run.outstanding.iter().filter(|(_, on_its_way)| !**on_its_way).map(|(&id, _)| id).collect();
+        for id in undone {
+            self.fail(id, gone);
+        }
+    }
+
+    /// A command that nobody carries out any more.
+    fn leave_undone(&mut self, id: CmdId, command: Command<Bitmap>) {
+        let unsent = match command {
+            Command::Send(Send { set, .. }) | Command::ReturnDirty { set, .. } | Command::DiscardStale { set } => set,
+            _ => Bitmap::default(),
+        };
+        self.fail_with(id, Failure::Unreachable(Peer::Source), unsent);
+    }
+
+    fn guest_starts_again_at_source(&mut self, id: CmdId) {
+        self.check_source_may_run();
+        self.start_guest(Side::Source);
+        self.done(id, Reply::Resumed { at: self.now });
+    }
+}
+
+fn describe_command(command: &Command<Bitmap>) -> String {
+    match command {
+        Command::Send(send) => format!("Send round {} of {}", send.round, show(&send.set)),
+        Command::ReturnDirty { set, .. } => format!("ReturnDirty {}", show(set)),
+        Command::DiscardStale { set } => format!("DiscardStale {}", show(set)),
+        other => format!("{other:?}"),
+    }
+}
+
+pub(crate) fn describe(event: &Event<Bitmap>) -> String {
+    match event {
+        Event::Done { id, reply: Reply::Dirty(set) } => format!("{} Dirty {}", id.0, show(set)),
+        Event::Done { id, reply } => format!("{} {reply:?}", id.0),
+        Event::Failed { id, failure, unsent, .. } => format!("{} failed, {failure}; unsent {}", id.0, show(unsent)),
+        Event::Recalled { id, unsent, .. } => format!("{} recalled; unsent {}", id.0, show(unsent)),
+        other => format!("{other:?}"),
+    }
+}
+
+fn show(set: &Bitmap) -> String {
+    let shown = super::sender::show(&set.iter().take(24).collect::<Vec<_>>());
+    format!("[{shown}] ({} pages)", set.len().pages())
+}

@@ -1,0 +1,243 @@
+//! What befalls a migration from outside, and when.
+
+use livemig_core::machine::Phase;
+use livemig_core::units::Span;
+use livemig_core::vocabulary::{Event, Peer, Side};
+
+use super::channel::Lane;
+use super::choice::Choices;
+use super::world::{Cut, Happening, World};
+
+/// Something that goes wrong once, a number of steps after the migration has entered a phase.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    pub(crate) kind: FaultKind,
+    pub(crate) phase: Phase,
+    pub(crate) after: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FaultKind {
+    /// The link is cut and restored later; what is on it waits, or is lost in part.
+    Cut { lossy: bool, outage: Span },
+    /// Connections break and are set up again at once.
+    Reset,
+    /// A host stops and comes back with its memory.
+    Outage { host: Side, outage: Span },
+    /// A host is gone.
+    Kill { host: Side },
+    /// The user changes their mind.
+    Cancel,
+    /// The destination has no room.
+    RoomRefused,
+    /// The destination does not start the guest, and says so.
+    ResumeRefused,
+    /// The order to resume is lost, or the answer to it, and the source does not try again.
+    ResumeLost { order: bool },
+}
+
+/// The number of kinds that [`FaultKind::index`] tells apart.
+pub(crate) const FAULT_KINDS: usize = 12;
+
+impl FaultKind {
+    pub(crate) fn draw(draw: &mut Choices, outage: Span) -> FaultKind {
+        let host = if draw.percent(50) { Side::Source } else { Side::Destination };
+        match draw.below(16) {
+            0..3 => FaultKind::Cut { lossy: draw.percent(60), outage },
+            3..6 => FaultKind::Reset,
+            6..8 => FaultKind::Outage { host, outage },
+            8..11 => FaultKind::Kill { host },
+            11..13 => FaultKind::Cancel,
+            13 => FaultKind::RoomRefused,
+            14 => FaultKind::ResumeRefused,
+            _ => FaultKind::ResumeLost { order: draw.percent(50) },
+        }
+    }
+
+    /// The phase outside of which it has no meaning.
+    pub(crate) fn only_in(self) -> Option<Phase> {
+        match self {
+            FaultKind::RoomRefused => Some(Phase::Waiting),
+            FaultKind::ResumeRefused | FaultKind::ResumeLost { .. } => Some(Phase::Switch),
+            FaultKind::Cut { .. } | FaultKind::Reset | FaultKind::Outage { .. } | FaultKind::Kill { .. } | FaultKind::Cancel => {
+                None
+            }
+        }
+    }
+
+    pub(crate) fn index(self) -> usize {
+        match self {
+            FaultKind::Cut { lossy: false, .. } => 0,
+            FaultKind::Cut { lossy: true, .. } => 1,
+            FaultKind::Reset => 2,
+            FaultKind::Outage { host: Side::Source, .. } => 3,
+            FaultKind::Outage { host: Side::Destination, .. } => 4,
+            FaultKind::Kill { host: Side::Source } => 5,
+            FaultKind::Kill { host: Side::Destination } => 6,
+            FaultKind::Cancel => 7,
+            FaultKind::RoomRefused => 8,
+            FaultKind::ResumeRefused => 9,
+            FaultKind::ResumeLost { order: true } => 10,
+            FaultKind::ResumeLost { order: false } => 11,
+        }
+    }
+
+    pub(crate) fn name(index: usize) -> &'static str {
+        [
+            "link cut, nothing lost",
+            "link cut, data lost",
+            "connections reset",
+            "source away",
+            "destination away",
+            "source killed",
+            "destination killed",
+            "cancel",
+            "room refused",
+            "resume refused",
+            "resume order lost",
+            "resume answer lost",
+        ][index]
+    }
+}
+
+impl World {
+    /// Lets everything happen that is due in the current phase.
+    pub(crate) fn apply_faults(&mut self) {
+        let mut index = 0;
+        while index < self.run.faults.len() {
+            let phase = self.phase();
+            let fault = &mut self.run.faults[index];
+            if fault.phase != phase || phase == Phase::Ended {
+                index += 1;
+            } else if fault.after > 0 {
+                fault.after -= 1;
+                index += 1;
+            } else {
+                let kind = self.run.faults.remove(index).kind;
+                if self.apply_fault(kind) {
+                    self.note(|| format!("FAULT {kind:?} in phase {}", phase.name()));
+                    self.coverage.fault(kind, phase);
+                }
+            }
+        }
+    }
+
+    /// Lets something happen now, unless the migration is over.
+    pub(crate) fn strike(&mut self, kind: FaultKind) {
+        if self.phase() != Phase::Ended {
+            self.note(|| format!("FAULT {kind:?}"));
+            self.apply_fault(kind);
+        }
+    }
+
+    /// Whether it could happen.
+    fn apply_fault(&mut self, kind: FaultKind) -> bool {
+        match kind {
+            FaultKind::Cut { lossy, outage } => self.cut(Cut { lossy, away: None }, outage),
+            FaultKind::Outage { host, outage } => self.cut(Cut { lossy: true, away: Some(host) }, outage),
+            FaultKind::Reset => {
+                if self.cut.is_some() || self.dead.is_some() {
+                    return false;
+                }
+                self.lose_some();
+                self.reconnect();
+                true
+            }
+            FaultKind::Kill { host } => self.kill(host),
+            FaultKind::Cancel => {
+                self.cancel();
+                true
+            }
+            FaultKind::RoomRefused => {
+                self.destination.refuses_room = true;
+                true
+            }
+            FaultKind::ResumeRefused => {
+                self.destination.refuses_resume = true;
+                true
+            }
+            FaultKind::ResumeLost { order } => {
+                self.resume_loses = Some(order);
+                true
+            }
+        }
+    }
+
+    fn cut(&mut self, cut: Cut, outage: Span) -> bool {
+        if self.cut.is_some() || self.dead.is_some() {
+            return false;
+        }
+        self.cut = Some(cut);
+        self.lanes.cut_link();
+        if cut.lossy {
+            self.lose_some();
+        }
+        self.lanes.push(Lane::World, self.now + outage, Happening::Restore);
+        self.park_guest();
+        match cut.away {
+            None => self.tell(Event::LinkLost(Peer::Destination)),
+            Some(host) => self.tell(Event::PeerDead { peer: peer(host), recoverable: true }),
+        }
+        self.connection_lost();
+        true
+    }
+
+    fn lose_some(&mut self) {
+        let lingering = Span(self.timing.latency.0 + self.timing.jitter.0 * 10);
+        self.lanes.lose_some(self.now, lingering, &mut self.choices);
+    }
+
+    /// The link is back, or the host.
+    pub(crate) fn restore(&mut self) {
+        let Some(cut) = self.cut.take() else { return };
+        self.lanes.restore_link();
+        self.arm_vcpus();
+        if cut.lossy {
+            self.reconnect();
+        } else {
+            self.hello();
+            self.go_on_sending();
+        }
+        self.tell(Event::LinkRestored(cut.away.map_or(Peer::Destination, peer)));
+    }
+
+    fn kill(&mut self, host: Side) -> bool {
+        if self.dead.is_some() {
+            return false;
+        }
+        if self.guest.runs_at == Some(host) {
+            self.stop_guest();
+            self.guest_died = true;
+        }
+        self.dead = Some(host);
+        self.lanes.silence_connections();
+        match host {
+            Side::Source => self.source_failed(),
+            Side::Destination => self.destination_failed(),
+        }
+        let event = Event::PeerDead { peer: peer(host), recoverable: false };
+        if self.choices.percent(50) {
+            self.tell(event);
+        } else {
+            self.tell_later(event);
+        }
+        true
+    }
+
+    fn cancel(&mut self) {
+        let too_late = self.run.resume_issued && !self.run.never_proven;
+        match self.try_tell(Event::Cancel) {
+            Ok(()) if too_late => self.broken("a cancel was accepted after Resume was issued".into()),
+            Ok(()) => self.run.cancelled = true,
+            Err(_) if too_late => {}
+            Err(error) => self.broken(format!("a cancel was refused: {error}")),
+        }
+    }
+}
+
+fn peer(host: Side) -> Peer {
+    match host {
+        Side::Source => Peer::Source,
+        Side::Destination => Peer::Destination,
+    }
+}

@@ -1,0 +1,190 @@
+//! What a migration of the swarm is made of, drawn from its seed.
+
+use livemig_core::machine::Phase;
+use livemig_core::policy::stop::{Clark, Escalation, FixedRounds, KubeVirt, PMigrate, Qemu, SimGrid, StopRule};
+use livemig_core::policy::throttle::{AutoConverge, ThrottlePolicy};
+use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
+use livemig_core::strategy::{LiveCopy, PRESETS, Push, Spec, Transfer};
+use livemig_core::units::{Bytes, PAGE_SIZE, Rate, Span};
+use livemig_core::vocabulary::Prepaging;
+
+use super::channel::{MAX_STREAMS, MAX_VCPUS};
+use super::choice::Choices;
+use super::faults::{Fault, FaultKind};
+use super::guest::{GuestSetup, Habit, Pattern};
+
+/// How the hosts and the connections between them behave.
+#[derive(Clone, Debug)]
+pub(crate) struct Timing {
+    /// A page on a data connection.
+    pub(crate) page: Span,
+    /// Every message takes at least this long, and at most as much again as the jitter.
+    pub(crate) latency: Span,
+    pub(crate) jitter: Span,
+    /// The source agent needs at most this long for a command, and the machine hears of it at most this much later.
+    pub(crate) local: Span,
+    /// Pages per batch.
+    pub(crate) batch: u64,
+    /// Unacknowledged batches per connection.
+    pub(crate) window: usize,
+    /// How often a recall gives the connections up rather than waiting for acknowledgements.
+    pub(crate) hasty_recalls_percent: u64,
+    /// How often the agent reports what a broken connection carried as failed, rather than sending it again.
+    pub(crate) gives_up_percent: u64,
+    /// What the source does when the connection breaks while it waits for the answer to `Resume`.
+    pub(crate) about_resume: AboutResume,
+}
+
+/// What becomes of an unanswered `Resume` when its connection breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AboutResume {
+    /// It is sent again.
+    Repeat,
+    /// The destination is made to say whether it has started the guest, and not to start it later.
+    Ask,
+    /// The answer counts as lost.
+    GiveUp,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) preset: &'static str,
+    pub(crate) spec: Spec,
+    pub(crate) guest: GuestSetup,
+    pub(crate) timing: Timing,
+    pub(crate) faults: Vec<Fault>,
+}
+
+impl Scenario {
+    pub(crate) fn draw(seed: u64) -> Scenario {
+        let draw = &mut Choices::seeded(seed);
+        let page = Span(10u64.pow(3 + u32::try_from(draw.below(6)).unwrap()) * (1 + draw.below(9)));
+        let pages = memory(draw);
+        let preset = &PRESETS[usize::try_from(draw.below(PRESETS.len() as u64)).unwrap()];
+        let mut spec = (preset.spec)();
+        if draw.percent(60) {
+            vary(&mut spec, page, pages, draw);
+        }
+        assert_eq!(spec.check(), Ok(()), "seed {seed}");
+        let guest = guest(draw, pages, page);
+        let timing = timing(draw, page);
+        let faults = faults(draw, page, spec.link_patience);
+        Scenario { preset: preset.name, spec, guest, timing, faults }
+    }
+
+    /// Whether the strategy itself may give the migration up.
+    pub(crate) fn may_give_up(&self) -> bool {
+        self.spec.timeout.is_some_and(|t| t.then == OnTimeout::Abort)
+            || matches!(&self.spec.live, Some(LiveCopy { stop: StopRule::KubeVirt(_), .. }))
+    }
+}
+
+/// Mostly tiny, because what goes wrong goes wrong with few pages too; now and then several words of a bitmap.
+fn memory(draw: &mut Choices) -> u64 {
+    match draw.below(100) {
+        0..40 => 4 + draw.below(13),
+        40..80 => 16 + draw.below(49),
+        80..99 => 64 + draw.below(193),
+        _ => 256 + draw.below(3841),
+    }
+}
+
+fn guest(draw: &mut Choices, pages: u64, page: Span) -> GuestSetup {
+    let vcpus = (0..1 + draw.below(MAX_VCPUS as u64))
+        .map(|_| {
+            let pattern = match draw.below(3) {
+                0 => Pattern::Sequential,
+                1 => Pattern::Uniform,
+                _ => Pattern::HotCold { hot: 1 + draw.below(pages / 2) },
+            };
+            Habit { pattern, writes_percent: draw.below(101) }
+        })
+        .collect();
+    let interval = Span((page.0 / 5).max(1) << draw.below(7));
+    GuestSetup { pages, vcpus, interval, steps_per_side: 10 + draw.below(290) }
+}
+
+fn timing(draw: &mut Choices, page: Span) -> Timing {
+    Timing {
+        page,
+        latency: Span(page.0 * draw.below(8) / 2 + 1),
+        jitter: Span(page.0 * draw.below(20) + 1),
+        local: Span(page.0 * draw.below(4) / 2 + 1),
+        batch: 1 + draw.below(8),
+        window: usize::try_from(1 + draw.below(4)).unwrap(),
+        hasty_recalls_percent: draw.below(3) * 50,
+        gives_up_percent: draw.below(3) * 30,
+        about_resume: [AboutResume::Repeat, AboutResume::Ask, AboutResume::GiveUp][usize::try_from(draw.below(3)).unwrap()],
+    }
+}
+
+/// Every option of a strategy.
+fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
+    if let Some(live) = &mut spec.live {
+        *live = LiveCopy {
+            stop: stop_rule(page, draw),
+            throttle: draw.percent(40).then(|| ThrottlePolicy::AutoConverge(AutoConverge::default())),
+            skip_redirtied: draw.percent(50),
+        };
+    }
+    if let Some(push) = &mut spec.push {
+        let pivots = u16::try_from(draw.below(5)).unwrap();
+        let prepaging = if pivots == 0 { Prepaging::AddressOrder } else { Prepaging::Bubbling { pivots } };
+        *push = Push { prepaging };
+    }
+    let rate = PAGE_SIZE as f64 / page.as_secs_f64();
+    spec.transfer = Transfer {
+        streams: u16::try_from(1 + draw.below(MAX_STREAMS as u64)).unwrap(),
+        limit: draw.percent(30).then(|| Rate(rate * (1 + draw.below(20)) as f64 / 10.0)),
+        unlimited_while_paused: draw.percent(50),
+        elide_zero_pages: draw.percent(50),
+    };
+    spec.timeout = draw.percent(25).then(|| {
+        let then = [OnTimeout::Abort, OnTimeout::PostCopy, OnTimeout::Pause][usize::try_from(draw.below(3)).unwrap()];
+        let whole = Span(page.0 * pages * (1 + draw.below(40)) / 10);
+        let per_gib = Span::from_secs_f64(whole.as_secs_f64() * Bytes::from_gib(1).0 as f64 / Bytes::from_pages(pages).0 as f64);
+        CompletionTimeout { per_gib, then }
+    });
+    spec.link_patience = Span(page.0 * (1 + draw.below(400)));
+}
+
+fn stop_rule(page: Span, draw: &mut Choices) -> StopRule {
+    let limit = Span(page.0 * (1 + draw.below(20)));
+    match draw.below(7) {
+        0 => StopRule::Clark(Clark::new(draw.below(20), 1 + u32::try_from(draw.below(8)).unwrap(), 3.0, draw.percent(50))),
+        1 | 2 => StopRule::Qemu(Qemu { downtime_limit: limit }),
+        3 => StopRule::FixedRounds(FixedRounds { rounds: 1 + u32::try_from(draw.below(4)).unwrap() }),
+        4 => StopRule::SimGrid(SimGrid { downtime_limit: limit }),
+        5 => {
+            let step = |draw: &mut Choices| match draw.below(3) {
+                0 => Escalation::RaiseLimit(Span(limit.0 * 3)),
+                1 => Escalation::PostCopy,
+                _ => Escalation::Abort,
+            };
+            let steps = (0..draw.below(3)).map(|_| step(draw)).collect();
+            StopRule::KubeVirt(KubeVirt::new(limit, Span(page.0 * (10 + draw.below(500))), steps))
+        }
+        _ => StopRule::PMigrate(PMigrate::new(limit, 1 + u32::try_from(draw.below(6)).unwrap(), 3.0)),
+    }
+}
+
+fn faults(draw: &mut Choices, page: Span, patience: Span) -> Vec<Fault> {
+    const PHASES: [Phase; 7] =
+        [Phase::Waiting, Phase::Preparation, Phase::LiveCopy, Phase::Switch, Phase::Push, Phase::Release, Phase::Rollback];
+    let count = match draw.below(10) {
+        0..3 => 0,
+        3..7 => 1,
+        7..9 => 2,
+        _ => 3,
+    };
+    let mut faults = Vec::new();
+    for _ in 0..count {
+        let outage = if draw.percent(30) { Span(patience.0 + page.0) } else { Span(page.0 * (1 + draw.below(300))) };
+        let kind = FaultKind::draw(draw, outage);
+        let phase = kind.only_in().unwrap_or_else(|| PHASES[usize::try_from(draw.below(PHASES.len() as u64)).unwrap()]);
+        let within = 1 << draw.below(6);
+        let after = draw.below(within);
+        faults.push(Fault { kind, phase, after });
+    }
+    faults
+}

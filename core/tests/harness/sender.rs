@@ -1,0 +1,337 @@
+//! The source's sender: outstanding sends, the connections that carry them, and the pages that the destination asks for.
+//!
+//! A page of a send is in one of three places: in the send's plan, on its way in a batch, or (when it has joined the send while
+//! an older version of it was on its way) due *again* as soon as that batch is acknowledged. Two versions of a page are never
+//! on their way at once.
+
+use std::collections::BTreeMap;
+
+use livemig_core::pages::Bitmap;
+use livemig_core::push_plan::{Extent, PushPlan};
+use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex, Rate, Span};
+use livemig_core::vocabulary::{CmdId, Event, Failure, Joined, Reply, Send, Sent};
+
+use super::bugs::Bug;
+use super::channel::{DEMAND_ACKS, Lane, MAX_STREAMS};
+use super::memory::{ZEROS, index};
+use super::wire::{Batch, Message};
+use super::world::{Happening, World};
+
+/// Bytes on the wire that a page costs beside its content.
+const MARK: u64 = 16;
+
+/// A send that has not ended.
+#[derive(Debug)]
+pub(crate) struct OutSend {
+    pub(crate) id: CmdId,
+    plan: PushPlan,
+    flights: BTreeMap<u32, Flight>,
+    airborne: Bitmap,
+    again: Bitmap,
+    sent: Sent,
+    skip_redirtied: bool,
+    streams: usize,
+    recalled: bool,
+}
+
+#[derive(Debug)]
+struct Flight {
+    pages: Vec<PageIndex>,
+    /// `None` when the destination asked for it.
+    stream: Option<usize>,
+}
+
+impl OutSend {
+    /// Whether the send is responsible for the page.
+    pub(crate) fn holds(&self, page: PageIndex) -> bool {
+        self.plan.contains(page) || self.airborne.contains(page) || self.again.contains(page)
+    }
+
+    pub(crate) fn pending(&self) -> Bytes {
+        Bytes::from_pages(self.plan.left() + self.again.count())
+    }
+
+    fn batches_on(&self, stream: usize) -> usize {
+        self.flights.values().filter(|f| f.stream == Some(stream)).count()
+    }
+
+    fn is_over(&self) -> bool {
+        self.flights.is_empty() && (self.recalled || self.plan.left() + self.again.count() == 0)
+    }
+
+    /// What is on its way has to be sent again.
+    fn take_back(&mut self) {
+        for flight in std::mem::take(&mut self.flights).into_values() {
+            for page in flight.pages {
+                self.airborne.remove(page);
+                self.again.remove(page);
+                self.plan.requeue(Extent { first: page, pages: 1 });
+            }
+        }
+    }
+
+    fn into_unsent(self) -> Bitmap {
+        let mut rest = self.plan.into_rest();
+        for page in self.airborne.iter().chain(self.again.iter()) {
+            rest.insert(page);
+        }
+        rest
+    }
+}
+
+impl World {
+    pub(crate) fn begin_send(&mut self, id: CmdId, send: Send<Bitmap>) {
+        let Send { set, streams, skip_redirtied, order, .. } = send;
+        let asked_for: Vec<PageIndex> = self.source.wanted.iter().copied().filter(|&p| set.contains(p)).collect();
+        let plan = PushPlan::new(set, order);
+        self.source.sends.push(OutSend {
+            id,
+            plan,
+            flights: BTreeMap::new(),
+            airborne: Bitmap::default(),
+            again: Bitmap::default(),
+            sent: Sent::default(),
+            skip_redirtied,
+            streams: usize::from(streams).min(MAX_STREAMS),
+            recalled: false,
+        });
+        for page in asked_for {
+            self.serve(page);
+        }
+        self.feed_all();
+        self.end_sends();
+    }
+
+    /// Sends what can be sent, and completes the sends that are over.
+    pub(crate) fn go_on_sending(&mut self) {
+        self.serve_wanted();
+        self.feed_all();
+        self.end_sends();
+    }
+
+    fn feed_all(&mut self) {
+        for stream in 0..MAX_STREAMS {
+            self.feed(stream);
+        }
+    }
+
+    /// Puts the next batch on a connection that has room.
+    pub(crate) fn feed(&mut self, stream: usize) {
+        while !self.source.busy[stream] && self.cut.is_none() && self.dead.is_none() {
+            if self.source.sends.iter().map(|s| s.batches_on(stream)).sum::<usize>() >= self.timing.window {
+                return;
+            }
+            let Some(index) = self.source.sends.iter().position(|s| !s.recalled && s.streams > stream && s.plan.left() > 0) else {
+                return;
+            };
+            let extent = self.source.sends[index].plan.next(self.timing.batch).expect("pages are left");
+            let pages: Vec<PageIndex> = extent.iter().filter(|&page| !self.skips(index, page)).collect();
+            if !pages.is_empty() {
+                self.launch(index, pages, Some(stream));
+            }
+        }
+    }
+
+    /// Whether a page is left out because the dirty tracker has it again.
+    fn skips(&mut self, index: usize, page: PageIndex) -> bool {
+        let send = &mut self.source.sends[index];
+        let skips = send.skip_redirtied && self.source.tracker.is_dirty(page);
+        if skips {
+            send.sent.skipped += Bytes(PAGE_SIZE);
+            self.coverage.skipped += 1;
+            if self.bug == Some(Bug::SkippedPageForgotten) {
+                self.source.tracker.forget(page);
+            }
+        }
+        skips
+    }
+
+    /// Reads pages as they are now and sends them.
+    fn launch(&mut self, index: usize, pages: Vec<PageIndex>, stream: Option<usize>) {
+        let frame = self.source.next_frame;
+        self.source.next_frame += 1;
+        let elide = self.run.elide_zero_pages;
+        let mut content = Vec::with_capacity(pages.len());
+        let mut wire = 0;
+        for &page in &pages {
+            let mut bytes = self.source.memory.get(page).expect("the source keeps every page");
+            if stream.is_none() && self.bug == Some(Bug::FaultAnsweredWithZeros) {
+                bytes = ZEROS;
+            }
+            let elided = elide && bytes == ZEROS;
+            wire += MARK + if elided { 0 } else { PAGE_SIZE };
+            content.push((page, (!elided).then_some(bytes)));
+        }
+        self.note(|| format!("frame {frame} on {stream:?}: {}", show(&pages)));
+        let send = &mut self.source.sends[index];
+        send.sent.wire += Bytes(wire);
+        if stream.is_none() {
+            send.sent.demand += Bytes(wire);
+            self.coverage.demanded += 1;
+        }
+        for &page in &pages {
+            let grounded = send.airborne.insert(page);
+            debug_assert!(grounded, "two versions of a page on their way");
+        }
+        send.flights.insert(frame, Flight { pages, stream });
+        self.source.wire += wire;
+        let cost = self.cost(wire);
+        let (lane, acks) = stream.map_or((Lane::Demand, DEMAND_ACKS), |s| (Lane::Data(s), s));
+        self.post_after(lane, cost, Message::Pages(Batch { frame, lane: acks, pages: content }));
+        if let Some(stream) = stream.filter(|_| !self.choices.exhaustive()) {
+            self.source.busy[stream] = true;
+            self.lanes.push(Lane::Room(stream), self.now + cost, Happening::Room(stream));
+        }
+    }
+
+    fn cost(&self, wire: u64) -> Span {
+        let own = Rate(PAGE_SIZE as f64 / self.timing.page.as_secs_f64());
+        let rate = self.source.limit.map_or(own.0, |limit| limit.0.min(own.0));
+        Rate(rate).time_for(wire as f64)
+    }
+
+    pub(crate) fn acknowledged(&mut self, frame: u32) {
+        let Some(send) = self.source.sends.iter_mut().find(|s| s.flights.contains_key(&frame)) else { return };
+        let flight = send.flights.remove(&frame).expect("just found");
+        let mut due = Vec::new();
+        for page in flight.pages {
+            send.airborne.remove(page);
+            self.touched.push(page);
+            if send.again.remove(page) {
+                send.plan.add(page);
+                due.push(page);
+            } else {
+                self.source.wanted.remove(&page);
+            }
+        }
+        for page in due {
+            if self.source.wanted.contains(&page) {
+                self.serve(page);
+            }
+        }
+        self.feed_all();
+        self.end_sends();
+    }
+
+    /// The destination asks for a page.
+    pub(crate) fn asked(&mut self, page: PageIndex) {
+        self.coverage.asked += 1;
+        if self.source.released {
+            self.broken(format!("a released source is asked for page {}", page.0));
+        } else if self.source.hands[index(page)] > 0 || self.source.sends.iter().any(|s| s.holds(page)) {
+            self.source.wanted.insert(page);
+            self.serve(page);
+        }
+        // Otherwise the page has been acknowledged: the request was on its way when it arrived.
+    }
+
+    /// Sends a page at once, if it has not been sent already.
+    fn serve(&mut self, page: PageIndex) {
+        if !self.source.serving || self.cut.is_some() || self.dead.is_some() {
+            return;
+        }
+        let Some(index) = self.source.sends.iter().position(|s| s.holds(page)) else { return };
+        if self.source.sends[index].plan.fault(page) {
+            self.launch(index, vec![page], None);
+        }
+    }
+
+    pub(crate) fn serve_wanted(&mut self) {
+        for page in self.source.wanted.clone() {
+            self.serve(page);
+        }
+    }
+
+    /// Pages out of the dirty tracker join a send. Those that it has still to send need no second place.
+    pub(crate) fn join(&mut self, set: &Bitmap, into: CmdId) -> Joined {
+        let forgets = self.bug == Some(Bug::JoinedPageForgotten);
+        let send = self.source.sends.iter_mut().find(|s| s.id == into).expect("looked up before");
+        let mut added = 0;
+        for page in set.iter() {
+            added += u64::from(if send.airborne.contains(page) {
+                self.coverage.joined_airborne += 1;
+                !forgets && send.again.insert(page)
+            } else {
+                send.plan.add(page)
+            });
+        }
+        let joined = Joined { added: Bytes::from_pages(added), pending: send.pending(), sent: send.sent };
+        self.feed_all();
+        joined
+    }
+
+    /// Gives the connections up: what is on its way will not be taken, and is to be sent again.
+    pub(crate) fn new_epoch(&mut self) {
+        self.source.epoch += 1;
+        let trusts = self.bug == Some(Bug::BrokenConnectionTrusted);
+        for send in &mut self.source.sends {
+            if trusts {
+                send.flights.clear();
+                send.airborne = Bitmap::default();
+                for page in std::mem::take(&mut send.again).iter() {
+                    send.plan.add(page);
+                }
+            } else {
+                send.take_back();
+            }
+        }
+        self.hello();
+    }
+
+    pub(crate) fn recall(&mut self, of: CmdId) {
+        let Some(index) = self.source.sends.iter().position(|s| s.id == of) else {
+            if !self.end_watch(of) {
+                self.coverage.recalled_late += 1;
+            }
+            return;
+        };
+        self.source.sends[index].recalled = true;
+        let in_flight = !self.source.sends[index].flights.is_empty();
+        if in_flight && (self.cut.is_some() || self.choices.percent(self.timing.hasty_recalls_percent)) {
+            self.coverage.hasty_recalls += 1;
+            self.new_epoch();
+        }
+        self.go_on_sending();
+    }
+
+    /// Sends that wait for acknowledgements before they can be handed back need not wait for a cut link.
+    pub(crate) fn hurry_recalls(&mut self) {
+        if self.source.sends.iter().any(|s| s.recalled) {
+            self.new_epoch();
+            self.go_on_sending();
+        }
+    }
+
+    /// Completes the sends that are over.
+    pub(crate) fn end_sends(&mut self) {
+        while let Some(index) = self.source.sends.iter().position(OutSend::is_over) {
+            let send = self.source.sends.remove(index);
+            let (id, sent) = (send.id, send.sent);
+            let unsent = send.into_unsent();
+            self.end_watches_of(id);
+            if unsent.count() == 0 {
+                self.complete(Event::Done { id, reply: Reply::Sent(sent) });
+            } else if self.bug == Some(Bug::UnsentForgotten) {
+                self.complete(Event::Recalled { id, sent, unsent: Bitmap::default() });
+            } else {
+                self.coverage.recalled_with_rest += 1;
+                self.hand_over(&unsent);
+                self.complete(Event::Recalled { id, sent, unsent });
+            }
+        }
+    }
+
+    pub(crate) fn fail_sends(&mut self, failure: Failure) {
+        for send in std::mem::take(&mut self.source.sends) {
+            let (id, sent) = (send.id, send.sent);
+            let unsent = send.into_unsent();
+            self.end_watches_of(id);
+            self.hand_over(&unsent);
+            self.complete(Event::Failed { id, failure, sent, unsent });
+        }
+    }
+}
+
+pub(crate) fn show(pages: &[PageIndex]) -> String {
+    pages.iter().map(|p| p.0.to_string()).collect::<Vec<_>>().join(" ")
+}

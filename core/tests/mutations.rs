@@ -1,0 +1,23 @@
+//! Bugs put in on purpose: a swarm that does not find them would not find others.
+
+#[expect(dead_code, reason = "each test uses a part of the harness")]
+mod harness;
+
+use harness::bugs::BUGS;
+use harness::swarm::migrate;
+
+/// Every bug must be found by so many migrations.
+const WITHIN: u64 = 1_000;
+
+#[test]
+fn every_bug_is_found_within_a_thousand_migrations() {
+    let mut missed = Vec::new();
+    for bug in BUGS {
+        let found = (0..WITHIN).find_map(|seed| migrate(seed, Some(bug), false).err().map(|violation| (seed, violation.what)));
+        match found {
+            Some((seed, what)) => println!("{bug:?}: found by migration {}: {what}", seed + 1),
+            None => missed.push(bug),
+        }
+    }
+    assert!(missed.is_empty(), "not found within {WITHIN} migrations: {missed:?}");
+}
