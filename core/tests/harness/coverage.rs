@@ -70,7 +70,7 @@ impl Coverage {
     pub(crate) fn table(&self) -> Vec<(String, u64)> {
         let mut rows: Vec<(String, u64)> = self.cases.iter().map(|(name, &count)| (name.clone(), count)).collect();
         for (kind, phases) in self.faults.iter().enumerate() {
-            let only = if kind >= 8 { vec![[Phase::Waiting, Phase::Switch][usize::from(kind > 8)]] } else { KILLABLE.to_vec() };
+            let only = if kind >= 9 { vec![[Phase::Waiting, Phase::Switch][usize::from(kind > 9)]] } else { KILLABLE.to_vec() };
             for phase in only {
                 rows.push((format!("fault: {}: {}", FaultKind::name(kind), phase.name()), phases[phase as usize]));
             }

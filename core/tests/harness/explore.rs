@@ -134,12 +134,17 @@ impl Write for Fingerprint {
 impl World {
     fn fingerprint(&self) -> u64 {
         let mut print = Fingerprint(DefaultHasher::new());
-        let parts: [&dyn Debug; 9] = [
+        // What the ledger has noted has no influence on what follows.
+        let parts: [&dyn Debug; 13] = [
             &self.lanes,
             &self.guest,
             &self.source,
             &self.destination,
-            &self.run,
+            self.run.conductor.migration(),
+            &self.run.outstanding,
+            &self.run.resume_issued,
+            &self.run.never_proven,
+            &(self.run.cancelled, self.run.abort_failed, self.run.told_all_sent),
             &self.cut,
             &self.dead,
             &self.resume_loses,

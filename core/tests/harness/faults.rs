@@ -1,8 +1,9 @@
 //! What befalls a migration from outside, and when.
 
-use livemig_core::machine::Phase;
-use livemig_core::units::Span;
-use livemig_core::vocabulary::{Event, Peer, Side};
+use livemig_core::machine::{Migration, Phase};
+use livemig_core::pages::Bitmap;
+use livemig_core::units::{Bytes, Span};
+use livemig_core::vocabulary::{Event, Peer, Reply, Side};
 
 use super::channel::Lane;
 use super::choice::Choices;
@@ -28,6 +29,8 @@ pub(crate) enum FaultKind {
     Kill { host: Side },
     /// The user changes their mind.
     Cancel,
+    /// A peer says what the protocol excludes.
+    Nonsense,
     /// The destination has no room.
     RoomRefused,
     /// The destination does not start the guest, and says so.
@@ -37,12 +40,12 @@ pub(crate) enum FaultKind {
 }
 
 /// The number of kinds that [`FaultKind::index`] tells apart.
-pub(crate) const FAULT_KINDS: usize = 12;
+pub(crate) const FAULT_KINDS: usize = 13;
 
 impl FaultKind {
     pub(crate) fn draw(draw: &mut Choices, outage: Span) -> FaultKind {
         let host = if draw.percent(50) { Side::Source } else { Side::Destination };
-        match draw.below(16) {
+        match draw.below(17) {
             0..3 => FaultKind::Cut { lossy: draw.percent(60), outage },
             3..6 => FaultKind::Reset,
             6..8 => FaultKind::Outage { host, outage },
@@ -50,6 +53,7 @@ impl FaultKind {
             11..13 => FaultKind::Cancel,
             13 => FaultKind::RoomRefused,
             14 => FaultKind::ResumeRefused,
+            15 => FaultKind::Nonsense,
             _ => FaultKind::ResumeLost { order: draw.percent(50) },
         }
     }
@@ -59,9 +63,12 @@ impl FaultKind {
         match self {
             FaultKind::RoomRefused => Some(Phase::Waiting),
             FaultKind::ResumeRefused | FaultKind::ResumeLost { .. } => Some(Phase::Switch),
-            FaultKind::Cut { .. } | FaultKind::Reset | FaultKind::Outage { .. } | FaultKind::Kill { .. } | FaultKind::Cancel => {
-                None
-            }
+            FaultKind::Cut { .. }
+            | FaultKind::Reset
+            | FaultKind::Outage { .. }
+            | FaultKind::Kill { .. }
+            | FaultKind::Nonsense
+            | FaultKind::Cancel => None,
         }
     }
 
@@ -75,10 +82,11 @@ impl FaultKind {
             FaultKind::Kill { host: Side::Source } => 5,
             FaultKind::Kill { host: Side::Destination } => 6,
             FaultKind::Cancel => 7,
-            FaultKind::RoomRefused => 8,
-            FaultKind::ResumeRefused => 9,
-            FaultKind::ResumeLost { order: true } => 10,
-            FaultKind::ResumeLost { order: false } => 11,
+            FaultKind::Nonsense => 8,
+            FaultKind::RoomRefused => 9,
+            FaultKind::ResumeRefused => 10,
+            FaultKind::ResumeLost { order: true } => 11,
+            FaultKind::ResumeLost { order: false } => 12,
         }
     }
 
@@ -92,6 +100,7 @@ impl FaultKind {
             "source killed",
             "destination killed",
             "cancel",
+            "nonsense",
             "room refused",
             "resume refused",
             "resume order lost",
@@ -146,6 +155,10 @@ impl World {
             FaultKind::Kill { host } => self.kill(host),
             FaultKind::Cancel => {
                 self.cancel();
+                true
+            }
+            FaultKind::Nonsense => {
+                self.talk_nonsense();
                 true
             }
             FaultKind::RoomRefused => {
@@ -222,6 +235,26 @@ impl World {
             self.tell_later(event);
         }
         true
+    }
+
+    /// The machine refuses what makes no sense, and goes on as if it had not been said.
+    fn talk_nonsense(&mut self) {
+        let phase = self.phase();
+        let unknown = Event::Staged { via: 7, set: Bitmap::default(), stored: Bytes::ZERO };
+        let mut said = vec![unknown, Event::PeerDead { peer: Peer::Intermediary(7), recoverable: false }];
+        if phase != Phase::Waiting {
+            said.push(Event::Requested);
+        }
+        if let Some(&id) = self.run.outstanding.keys().next() {
+            said.push(Event::Done { id, reply: Reply::Gathered { at: self.now } });
+        }
+        for event in said {
+            let what = format!("{event:?}");
+            let accepted = self.run.conductor.handle(self.now, event).is_ok();
+            if accepted || self.phase() != phase || self.run.conductor.poll().is_some() {
+                self.broken(format!("the machine takes {what} seriously"));
+            }
+        }
     }
 
     fn cancel(&mut self) {

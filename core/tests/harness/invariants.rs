@@ -1,7 +1,8 @@
 //! What must hold after every step, and at the end.
 
+use livemig_core::ledger::Metrics;
 use livemig_core::machine::{Ending, Migration, Outcome, Phase};
-use livemig_core::units::PageIndex;
+use livemig_core::units::{Bytes, PageIndex, Span, Time};
 use livemig_core::vocabulary::Side;
 
 use super::memory::{index, version};
@@ -124,6 +125,36 @@ impl World {
         }
         if self.run.cancelled && outcome == Outcome::Completed {
             self.broken("a cancelled migration has completed".into());
+        }
+        self.check_metrics(outcome);
+    }
+
+    /// The ledger has seen what the harness has seen.
+    fn check_metrics(&mut self, outcome: Outcome) {
+        let metrics = self.run.conductor.finish(self.now);
+        let Metrics { bytes, downtime, .. } = &metrics;
+        let pages = bytes.first + bytes.resent + bytes.demand;
+        let parts = downtime.map_or(Span::ZERO, |d| d.memory + d.state + d.activation);
+        let completed = outcome == Outcome::Completed;
+        let lasted = self.now - Time::ZERO;
+        let wrong = if metrics.outcome != outcome {
+            Some("the outcome")
+        } else if pages != Bytes(self.source.wire) {
+            Some("the bytes of pages")
+        } else if completed && metrics.total_migration_time.is_none() {
+            Some("the total migration time")
+        } else if completed && (downtime.is_none() || (self.dead.is_none() && metrics.eviction_time.is_none())) {
+            Some("the downtime or the eviction time")
+        } else if downtime.is_some_and(|d| d.total != parts || d.total > lasted) {
+            Some("the parts of the downtime")
+        } else if metrics.total_migration_time.zip(downtime.as_ref()).is_some_and(|(total, down)| total < down.total) {
+            Some("the total migration time or the downtime")
+        } else {
+            None
+        };
+        if let Some(what) = wrong {
+            let wire = self.source.wire;
+            self.broken(format!("the ledger is wrong about {what}; {wire} bytes of pages were sent; {metrics:?}"));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use livemig_core::conductor::Conductor;
+use livemig_core::ledger::{Ledger, Session};
 use livemig_core::machine::{Ending, Migration, PeerError, Phase};
 use livemig_core::pages::Bitmap;
 use livemig_core::strategy::Spec;
@@ -81,7 +82,7 @@ pub(crate) struct Source {
 /// The migration under way.
 #[derive(Debug)]
 pub(crate) struct Run {
-    pub(crate) conductor: Conductor<Bitmap>,
+    pub(crate) conductor: Session<Bitmap, Conductor<Bitmap>>,
     pub(crate) session: u32,
     /// Commands without a completion, and whether that is on its way.
     pub(crate) outstanding: BTreeMap<CmdId, bool>,
@@ -360,7 +361,7 @@ impl Source {
 impl Run {
     fn new(spec: Spec, pages: u64, session: u32, faults: Vec<Fault>) -> Run {
         Run {
-            conductor: Conductor::new(spec, Bytes::from_pages(pages), Vec::new()),
+            conductor: Session::new(Conductor::new(spec, Bytes::from_pages(pages), Vec::new()), Ledger::new()),
             session,
             outstanding: BTreeMap::new(),
             faults,
