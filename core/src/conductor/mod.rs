@@ -235,7 +235,10 @@ impl<P: PageSet> Conductor<P> {
             State::Waiting | State::Preparation | State::LiveCopy(_) | State::Rollback(_) => self.end(Outcome::Lost),
             // Once the destination may have started the guest, its answer tells what became of it, if it ever comes.
             State::Switch(switch) => self.end(if self.fenced && switch.all_sent() { Outcome::Undecided } else { Outcome::Lost }),
-            State::Push(pushing) => self.end(if pushing.all_sent() { Outcome::Completed } else { Outcome::Lost }),
+            State::Push(pushing) => {
+                let arrived = pushing.nothing_unsent() && !self.desk.any_open(&[Kind::Send]);
+                self.end(if arrived { Outcome::Completed } else { Outcome::Lost });
+            }
             State::Release => self.end(Outcome::Completed),
             State::Ended(_) => {}
         }

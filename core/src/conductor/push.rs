@@ -14,8 +14,6 @@ pub(super) struct Pushing<P> {
     push: Push,
     /// Pages that a failed send has left behind.
     unsent: P,
-    /// Whether the destination has been told to ask no more.
-    redirecting: bool,
     /// After a failure nothing is tried before this time.
     retry_at: Option<Time>,
 }
@@ -24,9 +22,9 @@ pub(super) struct Pushing<P> {
 const RETRY_AFTER: Span = Span::from_millis(100);
 
 impl<P: PageSet> Pushing<P> {
-    /// Whether the destination has acknowledged every page.
-    pub(super) fn all_sent(&self) -> bool {
-        self.redirecting
+    /// Whether every page is part of a send, or has arrived.
+    pub(super) fn nothing_unsent(&self) -> bool {
+        self.unsent.is_empty()
     }
 
     pub(super) fn retry_at(&self) -> Option<Time> {
@@ -39,7 +37,7 @@ impl<P: PageSet> Conductor<P> {
         if self.spec.transfer.unlimited_while_paused && self.spec.transfer.limit.is_some() {
             self.desk.order(Command::SetRate { limit: self.spec.transfer.limit });
         }
-        self.state = State::Push(Pushing { push, unsent: rest, redirecting: false, retry_at: None });
+        self.state = State::Push(Pushing { push, unsent: rest, retry_at: None });
         self.advance_push();
     }
 
@@ -50,7 +48,6 @@ impl<P: PageSet> Conductor<P> {
             return;
         }
         if pushing.unsent.is_empty() {
-            pushing.redirecting = true;
             self.desk.order(Command::RedirectFaults);
         } else {
             let (set, push) = (std::mem::take(&mut pushing.unsent), pushing.push);
