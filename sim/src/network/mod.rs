@@ -22,16 +22,18 @@
 //! A change makes the equation of some links false. Those are put in a queue ordered by level; a link taken from it gets the level that
 //! its equation asks for, and where that changes the bound of a flow *below the level of another of its links*, that link is queued.
 //! Nothing else is visited: not flows held by a lower bottleneck, not links above whose level the change happens, not links that are far
-//! from full (`SLACK`). When all equations hold, the allocation is the max-min one, whatever the order was. See `solve.rs` for
-//! the order that is fast, and for the one that provably ends and takes over when a link was set too often.
+//! from full (`SLACK`). When all equations hold, the allocation is the max-min one, whatever the order was. See `solve.rs` for the order
+//! that is fast, and for the one that provably ends and takes over when a link was set too often.
 //!
-//! Cost: the flows of the links whose level changed, and of those links that a changed flow shares; no allocation once the scratch space
-//! has grown. Memory: 56 bytes per flow and 16 per link it crosses. `SimGrid`'s solver (Casanova et al., JPDC 2014; "LMM") also updates
-//! selectively, but refills everything that is connected to a change.
+//! Cost of a solve: per link whose equation is looked at, one pass over consecutive memory, 24 bytes per flow of the link; per flow whose
+//! bottleneck changes, its links. No allocation once the scratch space has grown. Memory: 56 bytes per flow and 32 per link it crosses.
+//!
+//! `SimGrid`'s solver (Casanova, Giersch, Legrand, Quinson & Suter, J. Parallel Distrib. Comput. 74, 2014) solves the same problem as a
+//! linear max-min system; it too updates selectively, but refills all that is connected to a change.
 //!
 //! # Determinism
-//! Levels and rates are a function of the sequence of calls only. The same state reached by another history differs by the order in
-//! which a link's flows are summed, that is by rounding; nothing is accumulated from solve to solve.
+//! Levels and rates are a function of the sequence of calls only. Given the order in which each link lists its flows they depend on
+//! nothing else, to the last bit: nothing is accumulated from solve to solve. The order, and with it rounding, depends on history.
 
 mod solve;
 mod topology;
@@ -159,7 +161,8 @@ impl Network {
         self.expect_alive(flow);
         let cap = checked_cap(cap);
         if cap != self.flows[flow.index()].cap {
-            self.flows[flow.index()].cap = cap;
+            let f = &mut self.flows[flow.index()];
+            (f.cap, f.limit) = (cap, cap / f.weight);
             self.list(flow.0);
             self.rebound(flow.0, None);
         }
@@ -173,7 +176,9 @@ impl Network {
         self.expect_alive(flow);
         let weight = checked_weight(weight);
         if weight != self.flows[flow.index()].weight {
-            self.reweigh(flow.0, weight);
+            let f = &mut self.flows[flow.index()];
+            (f.weight, f.limit) = (weight, f.cap / weight);
+            self.reweigh(flow.0);
             self.list(flow.0);
         }
     }
@@ -209,6 +214,12 @@ impl Network {
     #[must_use]
     pub fn flow_count(&self) -> usize {
         self.flows.len() - self.free.len()
+    }
+
+    /// How many times a link was looked at since the network was made: what solving has cost, independent of the machine.
+    #[must_use]
+    pub fn looks(&self) -> u64 {
+        self.scratch.looks
     }
 
     fn expect_alive(&self, flow: FlowId) {

@@ -7,12 +7,13 @@
 //! link that rises is derived while links between its old and its new level are not settled, and may have to be set again.
 //!
 //! **Strict.** The order of lifelong planning (Ramalingam & Reps, J. Algorithms 21, 1996; Koenig, Likhachev & Furcy, AI 155, 2004),
-//! with links in place of vertices. The key of a link is the lesser of the level it has and the level asked for, always known. The link
-//! with the least key goes first: one that must fall is set, and is final; one that must rise is first set to infinity, and queued
-//! again with the level asked for. So each link is set at most twice, from whatever state this starts.
+//! with links in place of vertices. The key of a link is the lesser of the level it has and the level asked for. The link with the least
+//! key goes first: one that must fall is set, and is final; one that must rise is first set to infinity, and queued again with the level
+//! asked for. So each link is set at most twice, from whatever state this starts. (Of a link that must rise only that is remembered
+//! right, not how far: it is asked again once its level is infinite.)
 //!
 //! The proof needs, for a key `k`: (a) a level asked for below `k` does not depend on bounds of `k` or more; (b) one of `k` or more stays
-//! so when bounds of `k` or more change among themselves. [`Network::asked`] has both *in floating point*: its iterates never fall, and
+//! so when bounds of `k` or more change among themselves. [`Network::share`] has both *in floating point*: its iterates never fall, and
 //! each depends only on bounds below the one before it. Hence ties and rounding cannot make it cycle.
 
 use std::cmp::Reverse;
@@ -20,12 +21,16 @@ use std::collections::BinaryHeap;
 
 use super::{FlowId, Network};
 
-/// How often the relaxed order sets one link before the strict order takes over.
-const RELAXED_SETS: u32 = 8;
+/// How often the relaxed order may set one link in one solve before the strict order takes over.
+const PATIENCE: u32 = 8;
 
 /// What solving uses and keeps, so that it need not be allocated again.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Scratch {
+    /// [`PATIENCE`], but for tests.
+    pub(super) patience: u32,
+    /// See [`Network::looks`].
+    pub(super) looks: u64,
     /// Links that changes have disturbed and that are not yet queued.
     pub(super) touched: Vec<u32>,
     /// Flows whose rate may differ from what was last reported.
@@ -38,16 +43,27 @@ pub(super) struct Scratch {
     sharing: Vec<(f64, f64)>,
 }
 
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch {
+            patience: PATIENCE,
+            looks: 0,
+            touched: Vec::new(),
+            listed: Vec::new(),
+            queue: BinaryHeap::new(),
+            set: Vec::new(),
+            sharing: Vec::new(),
+        }
+    }
+}
+
 impl Network {
     /// Makes all rates max-min fair again and tells `changed` of each flow whose rate is no longer what was last reported: the flow, the
     /// old and the new rate in bytes per second. A new flow's old rate is 0; a removed flow is not reported.
     pub fn solve(&mut self, mut changed: impl FnMut(FlowId, f64, f64)) {
         self.queue_touched();
         self.settle_relaxed();
-        for k in 0..self.scratch.set.len() {
-            self.links[self.scratch.set[k] as usize].sets = 0;
-        }
-        self.scratch.set.clear();
+        self.forget_sets();
         for k in 0..self.scratch.listed.len() {
             let slot = self.scratch.listed[k];
             let flow = &mut self.flows[slot as usize];
@@ -74,7 +90,7 @@ impl Network {
                 self.push(now, link);
                 continue;
             }
-            if self.count_set(link) > RELAXED_SETS {
+            if self.count_set(link) > self.scratch.patience {
                 self.push(key, link);
                 return self.settle_strict();
             }
@@ -93,6 +109,7 @@ impl Network {
 
     /// Sets links in the order that ends from every state.
     pub(super) fn settle_strict(&mut self) {
+        self.forget_sets();
         // The relaxed order leaves every queued link in the queue exactly once.
         while let Some((_, link)) = self.pop() {
             self.touch(link);
@@ -103,12 +120,14 @@ impl Network {
             if !self.links[link as usize].queued || level.min(asked) != key {
                 continue; // queued again since, or settled
             }
-            if asked < level || asked == f64::INFINITY {
-                self.links[link as usize].queued = false;
+            self.links[link as usize].queued = false;
+            let sets = self.count_set(link);
+            debug_assert!(sets <= 2, "what the strict order has set is final");
+            if asked < level {
                 self.set_level(link, asked);
             } else {
                 self.set_level(link, f64::INFINITY);
-                self.push(asked, link);
+                self.touch(link);
             }
             self.queue_touched();
         }
@@ -129,10 +148,31 @@ impl Network {
     }
 
     /// The level that the link's equation asks for.
+    fn asked(&mut self, link: u32) -> f64 {
+        self.scratch.looks += 1;
+        let level = self.levels[link as usize];
+        let asked = self.share(link);
+        if asked <= level {
+            return asked;
+        }
+        // Up to the present level the stored bounds are enough; above it they must be exact.
+        let mut same = true;
+        for k in 0..self.links[link as usize].members.len() {
+            let member = self.links[link as usize].members[k];
+            if member.bound >= level {
+                let exact = self.bound(member.flow, link);
+                self.links[link as usize].members[k].bound = exact;
+                same &= exact == member.bound || exact.min(member.bound) >= asked;
+            }
+        }
+        if same { asked } else { self.share(link) }
+    }
+
+    /// The level that the link's equation has for a solution with the bounds that stand at the link.
     ///
     /// Newton's iteration on a concave function from the left: flows whose bound is below the level reached stop there, the others share
     /// the rest, which never lowers the level. Every pass goes over those that still share, so the sums are fresh each time.
-    fn asked(&mut self, link: u32) -> f64 {
+    fn share(&mut self, link: u32) -> f64 {
         let l = &mut self.links[link as usize];
         if l.capacity == f64::INFINITY || l.members.is_empty() {
             (l.load, l.load_updates) = (0.0, 0);
@@ -142,9 +182,8 @@ impl Network {
         sharing.clear();
         let mut weight = 0.0;
         for member in &l.members {
-            let flow = &self.flows[member.flow as usize];
-            weight += flow.weight;
-            sharing.push((flow.weight, flow.bound(link)));
+            weight += member.weight;
+            sharing.push((member.weight, member.bound));
         }
         let (mut held, mut level) = (0.0, 0.0f64);
         loop {
@@ -170,15 +209,14 @@ impl Network {
         }
     }
 
-    /// Sets the level of `link` and follows its flows to the links that see a difference.
+    /// Sets the level of `link` and follows the flows that it holds, or has held, to the links that see a difference.
     fn set_level(&mut self, link: u32, new: f64) {
         let old = std::mem::replace(&mut self.levels[link as usize], new);
+        let least = old.min(new);
         for k in 0..self.links[link as usize].members.len() {
-            let slot = self.links[link as usize].members[k].flow;
-            let flow = &self.flows[slot as usize];
-            // Otherwise the link is, before and after, neither the first nor the second to hold the flow.
-            if flow.at == link || new < flow.next || old == flow.next {
-                self.rebound(slot, Some(link));
+            let member = self.links[link as usize].members[k];
+            if member.bound >= least {
+                self.rebound(member.flow, Some(link));
             }
         }
     }
@@ -191,6 +229,12 @@ impl Network {
         }
         *sets += 1;
         *sets
+    }
+
+    fn forget_sets(&mut self) {
+        while let Some(link) = self.scratch.set.pop() {
+            self.links[link as usize].sets = 0;
+        }
     }
 
     fn push(&mut self, key: f64, link: u32) {

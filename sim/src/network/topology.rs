@@ -2,8 +2,8 @@
 
 use super::{LinkId, Network, index};
 
-/// In place of a link: the flow's own cap.
-const OWN_CAP: u32 = u32::MAX;
+/// In place of a link: none.
+const NO_LINK: u32 = u32::MAX;
 
 /// The share of a link's capacity that must stay free for the link to count as not limiting without a look at its flows.
 ///
@@ -47,9 +47,28 @@ impl Link {
     }
 }
 
-/// A flow in the list of a link.
+impl Link {
+    /// Adds `change` to the load of a link that is not full; true when the link must be looked at.
+    fn shift_load(&mut self, change: f64) -> bool {
+        if self.capacity == f64::INFINITY {
+            return false;
+        }
+        if self.touched || self.queued {
+            return true; // it will be looked at, and the load summed anew
+        }
+        self.load += change;
+        self.load_updates += 1;
+        self.load > self.capacity * (1.0 - SLACK) || self.load_updates > LOAD_UPDATES
+    }
+}
+
+/// A flow in the list of a link, with what the link's equation needs of it: looking at a link is one pass over consecutive memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Member {
+    pub(super) weight: f64,
+    /// How far the flow can rise for all that is not this link. Exact when it is below the link's level; otherwise the flow shares
+    /// what is left of the link, and any value that is not below the level may stand here.
+    pub(super) bound: f64,
     pub(super) flow: u32,
     /// Which entry of [`Hops`] points back here.
     hop: u32,
@@ -61,14 +80,12 @@ pub(super) struct Flow {
     pub(super) weight: f64,
     /// Bytes per second; infinite when there is none.
     pub(super) cap: f64,
+    /// The cap per weight.
+    pub(super) limit: f64,
     /// As last reported.
     pub(super) rate: f64,
-    /// The least of the cap per weight and the levels of the links.
+    /// The least of the limit and the levels of the links.
     pub(super) low: f64,
-    /// The same without the link `at`.
-    pub(super) next: f64,
-    /// The link that has the level `low`, or [`OWN_CAP`].
-    pub(super) at: u32,
     pub(super) hops: Range,
     pub(super) alive: bool,
     /// It is in the list of flows whose rate may have changed.
@@ -77,28 +94,28 @@ pub(super) struct Flow {
 
 impl Flow {
     pub(super) fn new(weight: f64, cap: f64) -> Flow {
-        Flow {
-            weight,
-            cap,
-            rate: 0.0,
-            low: f64::INFINITY,
-            next: f64::INFINITY,
-            at: OWN_CAP,
-            hops: Range::default(),
-            alive: true,
-            listed: false,
-        }
-    }
-
-    /// How far the flow can rise for all that is not `link`.
-    pub(super) fn bound(&self, link: u32) -> f64 {
-        if self.at == link { self.next } else { self.low }
+        Flow { weight, cap, limit: cap / weight, rate: 0.0, low: f64::INFINITY, hops: Range::default(), alive: true, listed: false }
     }
 
     /// The rate that the levels give.
     pub(super) fn fair_rate(&self) -> f64 {
         // The product of weight and cap per weight would miss the cap by a rounding.
-        if self.at == OWN_CAP { self.cap } else { (self.weight * self.low).min(self.cap) }
+        if self.low == self.limit { self.cap } else { (self.weight * self.low).min(self.cap) }
+    }
+}
+
+/// What holds a flow: the lowest of its limit and the levels of its links, and the second lowest, at another link.
+#[derive(Clone, Copy, Debug)]
+struct Lowest {
+    low: f64,
+    next: f64,
+    /// The link with the level `low`.
+    at: u32,
+}
+
+impl Lowest {
+    fn without(&self, link: u32) -> f64 {
+        if self.at == link { self.next } else { self.low }
     }
 }
 
@@ -117,6 +134,12 @@ pub(super) struct Range {
     len: u16,
 }
 
+impl Range {
+    fn iter(self) -> std::ops::Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+}
+
 /// The links of all flows in one vector; ranges that are given back are used again for flows with as many links.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hops {
@@ -126,7 +149,7 @@ pub(super) struct Hops {
 
 impl Hops {
     pub(super) fn of(&self, range: Range) -> &[Hop] {
-        &self.all[range.start as usize..][..range.len as usize]
+        &self.all[range.iter()]
     }
 
     fn take(&mut self, len: usize) -> Range {
@@ -171,107 +194,103 @@ impl Network {
     pub(super) fn join(&mut self, flow: u32, links: &[LinkId]) {
         let range = self.hops.take(links.len());
         self.flows[flow as usize].hops = range;
-        for (k, &LinkId(link)) in links.iter().enumerate() {
-            let hop = range.start + k as u32;
+        for (hop, &LinkId(link)) in range.iter().zip(links) {
             let members = &mut self.links[link as usize].members;
-            self.hops.all[hop as usize] = Hop { link, place: index(members.len()) };
-            members.push(Member { flow, hop });
+            self.hops.all[hop] = Hop { link, place: index(members.len()) };
+            members.push(Member { weight: 0.0, bound: 0.0, flow, hop: hop as u32 });
         }
-        self.set_bounds(flow);
-        self.shift_loads(flow, 1.0);
+        self.enter(flow);
     }
 
     /// Takes a flow off all its links.
     pub(super) fn leave(&mut self, flow: u32) {
-        self.shift_loads(flow, -1.0);
         let range = self.flows[flow as usize].hops;
-        for k in 0..range.len {
-            let hop = self.hops.all[range.start as usize + k as usize];
-            let members = &mut self.links[hop.link as usize].members;
-            members.swap_remove(hop.place as usize);
-            if let Some(moved) = members.get(hop.place as usize) {
-                self.hops.all[moved.hop as usize].place = hop.place;
+        for hop in range.iter() {
+            let Hop { link, place } = self.hops.all[hop];
+            let members = &mut self.links[link as usize].members;
+            let gone = members.swap_remove(place as usize);
+            if let Some(moved) = members.get(place as usize) {
+                self.hops.all[moved.hop as usize].place = place;
             }
+            self.weigh_in(link, -gone.weight * gone.bound);
         }
         self.hops.give(range);
         self.flows[flow as usize].hops = Range::default();
     }
 
-    /// Changes the weight of a flow on its links.
-    pub(super) fn reweigh(&mut self, flow: u32, weight: f64) {
-        self.shift_loads(flow, -1.0);
-        self.flows[flow as usize].weight = weight;
-        self.set_bounds(flow);
-        self.shift_loads(flow, 1.0);
-    }
-
-    /// Tells every link of `flow` that the flow has come (`sign` 1) or goes (-1).
-    fn shift_loads(&mut self, flow: u32, sign: f64) {
-        let range = self.flows[flow as usize].hops;
-        for k in 0..range.len {
-            let link = self.hops.all[range.start as usize + k as usize].link;
-            let f = &self.flows[flow as usize];
-            let change = sign * f.weight * f.bound(link);
-            if self.levels[link as usize] < f64::INFINITY || self.shift_load(link, change) {
-                self.touch(link);
-            }
+    /// Gives a flow that is on its links its present weight and limit there.
+    pub(super) fn reweigh(&mut self, flow: u32) {
+        for hop in self.flows[flow as usize].hops.iter() {
+            let Hop { link, place } = self.hops.all[hop];
+            let member = &self.links[link as usize].members[place as usize];
+            self.weigh_in(link, -member.weight * member.bound);
         }
+        self.enter(flow);
     }
 
-    /// Adds `change` to the load of a link that is not full; true when the link must be looked at.
-    fn shift_load(&mut self, link: u32, change: f64) -> bool {
-        let l = &mut self.links[link as usize];
-        if l.capacity == f64::INFINITY || l.touched || l.queued {
-            return false;
-        }
-        l.load += change;
-        l.load_updates += 1;
-        l.load > l.capacity * (1.0 - SLACK) || l.load_updates > LOAD_UPDATES
-    }
-
-    /// Derives from the levels how far `flow` can rise.
-    fn set_bounds(&mut self, flow: u32) {
+    /// Tells every link of a flow its weight and bound, as of a flow that was not there.
+    fn enter(&mut self, flow: u32) {
+        let lowest = self.lowest(flow);
         let f = &mut self.flows[flow as usize];
-        (f.low, f.next, f.at) = (f.cap / f.weight, f64::INFINITY, OWN_CAP);
+        f.low = lowest.low;
+        let (weight, range) = (f.weight, f.hops);
+        for hop in range.iter() {
+            let Hop { link, place } = self.hops.all[hop];
+            let bound = lowest.without(link);
+            let member = &mut self.links[link as usize].members[place as usize];
+            (member.weight, member.bound) = (weight, bound);
+            self.weigh_in(link, weight * bound);
+        }
+    }
+
+    /// Touches a link whose flows have changed by `load`, unless it is far from full before and after.
+    fn weigh_in(&mut self, link: u32, load: f64) {
+        if self.levels[link as usize] < f64::INFINITY || self.links[link as usize].shift_load(load) {
+            self.touch(link);
+        }
+    }
+
+    /// Derives from the levels what holds `flow`.
+    fn lowest(&self, flow: u32) -> Lowest {
+        let f = &self.flows[flow as usize];
+        let mut lowest = Lowest { low: f.limit, next: f.limit, at: NO_LINK };
         for hop in self.hops.of(f.hops) {
             let level = self.levels[hop.link as usize];
-            if level < f.low {
-                (f.low, f.next, f.at) = (level, f.low, hop.link);
-            } else if level < f.next && hop.link != f.at {
-                f.next = level;
+            if level < lowest.low {
+                lowest = Lowest { low: level, next: lowest.low, at: hop.link };
+            } else if level < lowest.next && hop.link != lowest.at {
+                lowest.next = level;
             }
         }
+        lowest
+    }
+
+    /// How far `flow` can rise for all that is not `link`.
+    pub(super) fn bound(&self, flow: u32, link: u32) -> f64 {
+        let f = &self.flows[flow as usize];
+        let others = self.hops.of(f.hops).iter().filter(|hop| hop.link != link);
+        others.fold(f.limit, |bound, hop| bound.min(self.levels[hop.link as usize]))
     }
 
     /// Derives anew how far `flow` can rise, and touches those of its links, but for `cause`, whose equation sees a difference.
     pub(super) fn rebound(&mut self, flow: u32, cause: Option<u32>) {
-        let (low, next, at) = {
-            let f = &self.flows[flow as usize];
-            (f.low, f.next, f.at)
-        };
-        self.set_bounds(flow);
-        let f = &self.flows[flow as usize];
+        let lowest = self.lowest(flow);
+        let f = &mut self.flows[flow as usize];
         let (weight, range) = (f.weight, f.hops);
-        if f.low != low {
+        if std::mem::replace(&mut f.low, lowest.low) != lowest.low {
             self.list(flow);
         }
-        for k in 0..range.len {
-            let link = self.hops.all[range.start as usize + k as usize].link;
-            if Some(link) == cause {
-                continue;
-            }
-            let before = if at == link { next } else { low };
-            let after = self.flows[flow as usize].bound(link);
-            if before == after {
+        for hop in range.iter() {
+            let Hop { link, place } = self.hops.all[hop];
+            let after = lowest.without(link);
+            let l = &mut self.links[link as usize];
+            let before = std::mem::replace(&mut l.members[place as usize].bound, after);
+            if before == after || Some(link) == cause {
                 continue;
             }
             let level = self.levels[link as usize];
-            let look = if level == f64::INFINITY {
-                self.links[link as usize].queued || self.shift_load(link, weight * (after - before))
-            } else {
-                // A flow that is held elsewhere above the level counts the same wherever that is.
-                self.links[link as usize].queued || before.min(after) < level
-            };
+            // A flow that is held elsewhere above the level counts the same wherever that is.
+            let look = if level == f64::INFINITY { l.shift_load(weight * (after - before)) } else { before.min(after) < level };
             if look {
                 self.touch(link);
             }
