@@ -1,102 +1,104 @@
 //! Transfers on flows: which transfer has the migration's bandwidth, when it is over, and who watches it.
 
-use crate::drive::Drive;
 use crate::engine::{Engine, Happening, Owner};
-use crate::guest::Guest;
+use crate::fidelity::{Fidelity, GuestModel, Load, TransferModel, WirePrice};
 use crate::network::FlowId;
 use crate::queue::Key;
-use crate::transfer::{Load, Transfer, WireCost};
 use crate::watcher::{Progress, Watcher};
 use livemig_core::ledger::Observation;
-use livemig_core::pages::Counted;
 use livemig_core::units::{PAGE_SIZE, Rate, Span, Time};
 use livemig_core::vocabulary::{CmdId, Reply, Send, SendClass, Sent, Watch, WatchEnd};
 use std::collections::VecDeque;
 
 /// The transfers of one migration, first come first served, and the flows that carry them.
-#[derive(Debug, Default)]
-pub(crate) struct Carrier {
-    queue: VecDeque<Transfer>,
+#[derive(Debug)]
+pub(crate) struct Carrier<T> {
+    queue: VecDeque<T>,
     flows: Vec<(FlowId, f64)>,
     streams: u16,
     since: Time,
     arrival: Option<Key>,
 }
 
-impl Carrier {
+impl<T> Default for Carrier<T> {
+    fn default() -> Carrier<T> {
+        Carrier { queue: VecDeque::new(), flows: Vec::new(), streams: 0, since: Time::ZERO, arrival: None }
+    }
+}
+
+impl<T: TransferModel> Carrier<T> {
     pub(crate) fn rate(&self) -> f64 {
         self.flows.iter().map(|f| f.1).sum()
     }
 
     pub(crate) fn holds(&self, id: CmdId) -> bool {
-        self.queue.iter().any(|t| t.id == id)
+        self.queue.iter().any(|t| t.id() == id)
     }
 
-    pub(crate) fn find(&mut self, id: CmdId) -> Option<&mut Transfer> {
-        self.queue.iter_mut().find(|t| t.id == id)
+    pub(crate) fn find(&mut self, id: CmdId) -> Option<&mut T> {
+        self.queue.iter_mut().find(|t| t.id() == id)
     }
 
     pub(crate) fn first(&self) -> Option<CmdId> {
-        self.queue.front().map(|t| t.id)
+        self.queue.front().map(TransferModel::id)
     }
 
     /// Whether new pages are on their way to a host that must find memory for them.
     pub(crate) fn brings_new_pages(&self) -> bool {
-        self.queue.front().is_some_and(Transfer::is_first)
+        self.queue.front().is_some_and(TransferModel::is_first)
     }
 
     /// What has gone so far of every send that is not over.
-    pub(crate) fn under_way(&self, guest: &Guest) -> Vec<(CmdId, Sent)> {
-        self.queue.iter().filter(|t| t.load != Load::State).map(|t| (t.id, t.account(t.demanded(guest)))).collect()
+    pub(crate) fn under_way(&self, guest: &T::Guest) -> Vec<(CmdId, Sent)> {
+        self.queue.iter().filter(|t| t.load() != Load::State).map(|t| (t.id(), t.account(guest))).collect()
     }
 
-    pub(crate) fn transfers(&mut self) -> impl Iterator<Item = &mut Transfer> {
+    pub(crate) fn transfers(&mut self) -> impl Iterator<Item = &mut T> {
         self.queue.iter_mut()
     }
 
-    /// Brings the transfer that has the bandwidth, and what watches it, to `now`.
-    pub(crate) fn advance(drive: &mut Drive, guest: &Guest, now: Time) {
-        let carrier = &mut drive.carrier;
-        let (since, rate) = (carrier.since, carrier.rate());
-        carrier.since = now;
-        let Some(transfer) = carrier.queue.front_mut() else { return };
-        if let Some(watcher) = drive.watcher.as_mut().filter(|w| w.send() == transfer.id) {
+    /// The transfer that has the bandwidth, and how much it has had, which is still to be brought to `now`. What watches it is.
+    pub(crate) fn bring(&mut self, watcher: Option<&mut Watcher>, now: Time) -> Option<(&mut T, f64)> {
+        let (since, rate) = (std::mem::replace(&mut self.since, now), self.rate());
+        let transfer = self.queue.front_mut()?;
+        if let Some(watcher) = watcher.filter(|w| w.send() == transfer.id()) {
             watcher.passed(progress(transfer, rate, since), now);
         }
-        transfer.advance(now, rate, guest);
+        Some((transfer, rate))
     }
 }
 
-fn progress(transfer: &Transfer, rate: f64, now: Time) -> Progress {
+fn progress(transfer: &impl TransferModel, rate: f64, now: Time) -> Progress {
     let page_rate = rate / transfer.mean_factor();
     Progress { now, sent: transfer.wire_sent(), pending: transfer.pending(), rate, page_rate }
 }
 
-impl Engine<'_> {
+impl<F: Fidelity> Engine<'_, F> {
     /// Puts pages on their way.
-    pub(crate) fn carry_pages(&mut self, m: u32, id: CmdId, send: &Send<Counted>) {
+    pub(crate) fn carry_pages(&mut self, m: u32, id: CmdId, send: &Send<F::Set>) {
         let push = self.drives[m as usize].switched;
-        let cost = self.wire_cost(m, send.class == SendClass::First);
-        let transfer = Transfer::of_pages(id, send, push, cost, self.now);
+        let price = self.wire_price(m, send.class == SendClass::First);
+        let guest = &self.guests[self.drives[m as usize].vm.0 as usize].guest;
+        let transfer = F::Transfer::of_pages(id, send, push, price, guest, self.now);
         self.enqueue(m, transfer, send.streams);
     }
 
     /// Wire bytes of a guest's pages; pages of zeros are there to be elided at the first copy only.
-    pub(crate) fn wire_cost(&self, m: u32, first: bool) -> WireCost {
+    pub(crate) fn wire_price(&self, m: u32, first: bool) -> WirePrice {
         let drive = &self.drives[m as usize];
         let (vm, c) = (&self.world.vms[drive.vm.0 as usize], &self.world.calibration);
-        let zero = if first && drive.elide_zero_pages { vm.zero_share * vm.memory.0 as f64 } else { 0.0 };
-        WireCost::new(&self.guests[drive.vm.0 as usize].guest.memory(), zero, c.page_header, c.zero_page)
+        let elided = if first && drive.elide_zero_pages { vm.zero_share * vm.memory.0 as f64 } else { 0.0 };
+        WirePrice { elided, header: c.page_header, mark: c.zero_page }
     }
 
     pub(crate) fn start_state(&mut self, m: u32, id: CmdId) {
         let state = self.world.calibration.device_state;
         self.sync(m);
         let streams = self.drives[m as usize].carrier.streams.max(1);
-        self.enqueue(m, Transfer::of_state(id, state, self.now), streams);
+        self.enqueue(m, F::Transfer::of_state(id, state, self.now), streams);
     }
 
-    fn enqueue(&mut self, m: u32, transfer: Transfer, streams: u16) {
+    fn enqueue(&mut self, m: u32, transfer: F::Transfer, streams: u16) {
         let carrier = &mut self.drives[m as usize].carrier;
         carrier.queue.push_back(transfer);
         if carrier.queue.len() == 1 {
@@ -178,15 +180,7 @@ impl Engine<'_> {
 
     /// What has the bandwidth, or how much there is, has changed: what follows from it is computed again.
     fn transfer_changed(&mut self, m: u32) {
-        let drive = &self.drives[m as usize];
-        let rate = drive.carrier.rate();
-        let (vm, to) = (drive.vm.0 as usize, drive.destination);
-        let arriving = match drive.carrier.queue.front() {
-            Some(t) if matches!(t.load, Load::Push { .. }) => rate / t.mean_factor(),
-            Some(_) | None => 0.0,
-        };
-        self.guests[vm].guest.set_arrival(arriving);
-        self.arrivals_changed(to, m);
+        self.arrivals_changed(self.drives[m as usize].destination, m);
         self.reschedule(m);
     }
 
@@ -198,7 +192,7 @@ impl Engine<'_> {
         let over = drive.carrier.queue.front().map(|t| t.time_left(rate, guest)).filter(|s| s.is_finite());
         let over = over.map(|seconds| self.now + Span::from_secs_f64(seconds));
         let tick = drive.carrier.queue.front().and_then(|t| {
-            let watcher = drive.watcher.as_ref().filter(|w| w.send() == t.id)?;
+            let watcher = drive.watcher.as_ref().filter(|w| w.send() == t.id())?;
             watcher.next(progress(t, rate, self.now))
         });
         let (arrival, watch) = (drive.carrier.arrival, drive.watch_key);
@@ -209,7 +203,7 @@ impl Engine<'_> {
     }
 
     /// Moves something in the queue to another time, or takes it out.
-    pub(crate) fn reset(&mut self, key: Option<Key>, at: Option<Time>, what: impl FnOnce() -> Happening) -> Option<Key> {
+    pub(crate) fn reset(&mut self, key: Option<Key>, at: Option<Time>, what: impl FnOnce() -> Happening<F::Set>) -> Option<Key> {
         match (key, at) {
             (Some(key), Some(at)) if self.queue.reschedule(key, at) => Some(key),
             (Some(key), None) => {
@@ -226,20 +220,25 @@ impl Engine<'_> {
         self.drives[m as usize].carrier.arrival = None;
         self.sync(m);
         let vm = self.drives[m as usize].vm.0 as usize;
-        let Some(mut transfer) = self.drives[m as usize].carrier.queue.pop_front() else { return };
+        let carrier = &mut self.drives[m as usize].carrier;
+        let rate = carrier.rate();
+        if carrier.queue.front().is_some_and(|t| !t.is_over(rate)) {
+            return self.reschedule(m);
+        }
+        let Some(mut transfer) = carrier.queue.pop_front() else { return };
         transfer.finish();
-        let sent = transfer.account(transfer.demanded(&self.guests[vm].guest));
-        let reply = match transfer.load {
+        let sent = transfer.account(&self.guests[vm].guest);
+        let reply = match transfer.load() {
             Load::State => Reply::StateSent { wire: sent.wire },
-            Load::Pages { .. } => Reply::Sent(sent),
-            Load::Push { .. } => {
+            Load::Pages => Reply::Sent(sent),
+            Load::Push => {
                 self.guests[vm].guest.become_complete();
                 Reply::Sent(sent)
             }
         };
         self.next_transfer(m);
         self.end_watch(m, WatchEnd::SendEnded);
-        self.acknowledge(m, transfer.id, reply);
+        self.acknowledge(m, transfer.id(), reply);
     }
 
     /// The bandwidth goes to the next transfer, if there is one.
@@ -251,12 +250,12 @@ impl Engine<'_> {
     }
 
     /// Takes a transfer off its way: what has gone, and what has not.
-    pub(crate) fn take_transfer(&mut self, m: u32, id: CmdId) -> Option<(Sent, Counted)> {
+    pub(crate) fn take_transfer(&mut self, m: u32, id: CmdId) -> Option<(Sent, F::Set)> {
         let drive = &mut self.drives[m as usize];
         let guest = &self.guests[drive.vm.0 as usize].guest;
-        let at = drive.carrier.queue.iter().position(|t| t.id == id)?;
+        let at = drive.carrier.queue.iter().position(|t| t.id() == id)?;
         let transfer = drive.carrier.queue.remove(at)?;
-        let taken = (transfer.account(transfer.demanded(guest)), transfer.unsent(guest));
+        let taken = (transfer.account(guest), transfer.unsent(guest));
         self.next_transfer(m);
         Some(taken)
     }
@@ -273,7 +272,7 @@ impl Engine<'_> {
         self.sync(m);
         let drive = &mut self.drives[m as usize];
         let rate = drive.carrier.rate();
-        match drive.carrier.queue.front().filter(|t| t.id == watch.send) {
+        match drive.carrier.queue.front().filter(|t| t.id() == watch.send) {
             Some(transfer) => {
                 drive.watcher = Some(Watcher::new(id, watch, progress(transfer, rate, self.now)));
                 self.reschedule(m);

@@ -1,6 +1,7 @@
 //! Cores of hosts, shared by the vCPUs of their guests.
 
 use crate::engine::Engine;
+use crate::fidelity::{Fidelity, GuestModel};
 use livemig_core::units::Time;
 use livemig_models::world::{HostId, VmId, World};
 
@@ -22,7 +23,7 @@ impl HostCores {
     }
 }
 
-impl Engine<'_> {
+impl<F: Fidelity> Engine<'_, F> {
     pub(crate) fn share_cores_at_start(&mut self) {
         for host in 0..self.world.hosts.len() as u32 {
             self.share_cores(HostId(host));

@@ -2,27 +2,27 @@
 
 use crate::carry::Carrier;
 use crate::engine::{Engine, Happening};
-use crate::guest::{Residency, Run};
+use crate::fidelity::{FaultPath, Fidelity, GuestModel, Kept, Run, TransferModel};
 use crate::queue::Key;
 use crate::watcher::Watcher;
 use livemig_core::conductor::Conductor;
 use livemig_core::ledger::{Ledger, Metrics, Observation, Session};
-use livemig_core::pages::{Counted, PageSet};
+use livemig_core::pages::PageSet;
 use livemig_core::strategy::Spec;
 use livemig_core::units::{Bytes, Rate, Span};
 use livemig_core::vocabulary::{CmdId, Command, Event, Failure, Joined, Peer, Prepaging, Reply, Send, Sent, Side, WatchEnd};
 use livemig_models::world::{HostId, Move, VmId};
 
-pub(crate) struct Drive {
+pub(crate) struct Drive<F: Fidelity> {
     pub(crate) vm: VmId,
     pub(crate) source: HostId,
     pub(crate) destination: HostId,
-    pub(crate) session: Session<Counted, Conductor<Counted>>,
-    pub(crate) carrier: Carrier,
+    pub(crate) session: Session<F::Set, Conductor<F::Set>>,
+    pub(crate) carrier: Carrier<F::Transfer>,
     /// Limit of the sending rate.
     pub(crate) limit: Option<Rate>,
     /// Pages that the migration has in its hands: collected, and neither sent nor given back.
-    held: Counted,
+    held: F::Set,
     pub(crate) watcher: Option<Watcher>,
     pub(crate) watch_key: Option<Key>,
     pub(crate) wake_key: Option<Key>,
@@ -32,7 +32,7 @@ pub(crate) struct Drive {
     /// The guest has started at the destination.
     pub(crate) switched: bool,
     /// Commands that wait for a cut link.
-    parked: Vec<(CmdId, Command<Counted>)>,
+    parked: Vec<(CmdId, Command<F::Set>)>,
     /// Bytes of the destination's memory that the arriving guest has taken.
     pub(crate) memory_taken: f64,
     pub(crate) observed: bool,
@@ -42,9 +42,9 @@ pub(crate) struct Drive {
 
 /// What is done when a command is due.
 #[derive(Debug)]
-pub(crate) enum Task {
+pub(crate) enum Task<S> {
     /// Nothing but the answer, which comes from another host.
-    Answer(Reply<Counted>),
+    Answer(Reply<S>),
     Prepare {
         elide_zero_pages: bool,
     },
@@ -59,11 +59,11 @@ pub(crate) enum Task {
     /// The destination has forgotten the guest.
     Abort,
     /// Every page has been acknowledged.
-    Acknowledged(Reply<Counted>),
+    Acknowledged(Reply<S>),
 }
 
-impl Drive {
-    pub(crate) fn new(m: &Move, source: HostId, memory: Bytes, spec: &Spec, timeline: bool) -> Drive {
+impl<F: Fidelity> Drive<F> {
+    pub(crate) fn new(m: &Move, source: HostId, memory: Bytes, spec: &Spec, timeline: bool) -> Drive<F> {
         let intermediaries = (0..m.via.len() as u16).collect();
         let ledger = if timeline { Ledger::with_timeline() } else { Ledger::new() };
         let order = spec.push.map_or_else(Prepaging::default, |p| p.prepaging);
@@ -74,7 +74,7 @@ impl Drive {
             session: Session::new(Conductor::new(spec.clone(), memory, intermediaries), ledger),
             carrier: Carrier::default(),
             limit: None,
-            held: Counted::default(),
+            held: F::Set::default(),
             watcher: None,
             watch_key: None,
             wake_key: None,
@@ -89,25 +89,17 @@ impl Drive {
         }
     }
 
-    fn hold(&mut self, set: &Counted) {
-        self.held.merge(*set);
+    fn hold(&mut self, set: &F::Set) {
+        self.held.merge(set.clone());
     }
 
-    fn let_go(&mut self, set: &Counted) {
-        let mut left = *self.held.classes();
-        for (l, s) in left.iter_mut().zip(set.classes()) {
-            *l = l.checked_sub(*s).expect("a migration gives away only what it has");
-        }
-        self.held = Counted::new(left);
-    }
-
-    pub(crate) fn remap_held(&mut self, map: impl Fn(&Counted) -> Counted) {
+    pub(crate) fn remap_held(&mut self, map: impl Fn(&F::Set) -> F::Set) {
         self.held = map(&self.held);
     }
 }
 
-impl Engine<'_> {
-    pub(crate) fn execute(&mut self, m: u32, id: CmdId, command: Command<Counted>) {
+impl<F: Fidelity> Engine<'_, F> {
+    pub(crate) fn execute(&mut self, m: u32, id: CmdId, command: Command<F::Set>) {
         let drive = &self.drives[m as usize];
         let (source, destination) = (self.hosts_state(drive.source), self.hosts_state(drive.destination));
         let remote = needs_destination(&command);
@@ -128,7 +120,7 @@ impl Engine<'_> {
         self.down[host.0 as usize]
     }
 
-    fn perform(&mut self, m: u32, id: CmdId, command: Command<Counted>) {
+    fn perform(&mut self, m: u32, id: CmdId, command: Command<F::Set>) {
         let c = &self.world.calibration;
         let (one_way, activation) = (c.latency, c.activation);
         let round_trip = one_way.times(2);
@@ -144,7 +136,7 @@ impl Engine<'_> {
             Command::Collect { limit, into, .. } => self.later(m, id, self.scan_time(m), Task::Collect { limit, into }),
             Command::ReturnDirty { set, .. } => {
                 self.sync(m);
-                self.drives[m as usize].let_go(&set);
+                self.drives[m as usize].held.give(&set);
                 let vm = self.drives[m as usize].vm;
                 self.guests[vm.0 as usize].guest.return_dirty(&set);
                 self.answer(m, id, Reply::Returned);
@@ -191,7 +183,7 @@ impl Engine<'_> {
         }
     }
 
-    fn later(&mut self, m: u32, id: CmdId, delay: Span, task: Task) {
+    fn later(&mut self, m: u32, id: CmdId, delay: Span, task: Task<F::Set>) {
         if delay == Span::ZERO {
             self.due(m, id, task);
         } else {
@@ -199,12 +191,12 @@ impl Engine<'_> {
         }
     }
 
-    pub(crate) fn answer(&mut self, m: u32, id: CmdId, reply: Reply<Counted>) {
+    pub(crate) fn answer(&mut self, m: u32, id: CmdId, reply: Reply<F::Set>) {
         self.tell(m, Event::Done { id, reply });
     }
 
     /// Acknowledgement of what a transfer has carried, one round trip after its last byte left.
-    pub(crate) fn acknowledge(&mut self, m: u32, id: CmdId, reply: Reply<Counted>) {
+    pub(crate) fn acknowledge(&mut self, m: u32, id: CmdId, reply: Reply<F::Set>) {
         self.later(m, id, self.world.calibration.latency.times(2), Task::Acknowledged(reply));
     }
 
@@ -215,7 +207,7 @@ impl Engine<'_> {
     }
 
     /// A command is due: its effect takes place, and it is answered.
-    pub(crate) fn due(&mut self, m: u32, id: CmdId, task: Task) {
+    pub(crate) fn due(&mut self, m: u32, id: CmdId, task: Task<F::Set>) {
         let drive = &self.drives[m as usize];
         let lost = self.hosts_state(drive.source).dead || self.hosts_state(drive.destination).dead;
         let vm = drive.vm.0 as usize;
@@ -239,7 +231,7 @@ impl Engine<'_> {
                 self.answer(m, id, Reply::Prepared);
             }
             Task::Peek => {
-                let dirty = self.guests[vm].guest.dirty().len();
+                let dirty = self.guests[vm].guest.dirty();
                 self.answer(m, id, Reply::DirtyCount(dirty));
             }
             Task::Collect { limit, into } => self.collect(m, id, limit, into),
@@ -257,11 +249,8 @@ impl Engine<'_> {
 
     fn collect(&mut self, m: u32, id: CmdId, limit: Option<Bytes>, into: Option<CmdId>) {
         let vm = self.drives[m as usize].vm.0 as usize;
-        let sampled = self.settings.sampled;
-        let rng = &mut self.rng;
-        let set = self.guests[vm]
-            .guest
-            .collect(limit, |dirty, size| if sampled { crate::sample::dirty(dirty, size, rng) } else { dirty });
+        let draw = self.settings.sampled.then_some(&mut self.rng);
+        let set = self.guests[vm].guest.collect(limit, draw);
         let target = into.filter(|&send| self.drives[m as usize].carrier.holds(send));
         let Some(send) = target else {
             self.drives[m as usize].hold(&set);
@@ -270,37 +259,36 @@ impl Engine<'_> {
         let guest = &self.guests[vm].guest;
         let drive = &mut self.drives[m as usize];
         let transfer = drive.carrier.find(send).expect("the send is under way");
-        let added = guest.without_overlap(&set, &transfer.unsent(guest));
-        let sent = transfer.account(0.0);
-        transfer.join(&added);
+        let sent = transfer.account(guest);
+        let added = transfer.join(&set, guest);
         let pending = Bytes(transfer.pending() as u64);
         self.reschedule(m);
-        self.answer(m, id, Reply::Joined(Joined { added: added.len(), pending, sent }));
+        self.answer(m, id, Reply::Joined(Joined { added, pending, sent }));
     }
 
-    fn start_send(&mut self, m: u32, id: CmdId, send: &Send<Counted>) {
+    fn start_send(&mut self, m: u32, id: CmdId, send: &Send<F::Set>) {
         self.sync(m);
-        self.drives[m as usize].let_go(&send.set);
+        self.drives[m as usize].held.give(&send.set);
         self.carry_pages(m, id, send);
     }
 
     fn set_run(&mut self, m: u32, run: Run) {
         let vm = self.drives[m as usize].vm;
-        self.guests[vm.0 as usize].guest.run = run;
+        self.guests[vm.0 as usize].guest.set_run(run);
         self.route_traffic_of(vm);
     }
 
     fn start_at_destination(&mut self, m: u32, id: CmdId) {
         let drive = &mut self.drives[m as usize];
-        let (vm, to, missing, order) = (drive.vm, drive.destination, drive.held, drive.order);
+        let (vm, to) = (drive.vm, drive.destination);
         drive.switched = true;
         let c = &self.world.calibration;
         let placed = &mut self.guests[vm.0 as usize];
         placed.guest.stop_tracking();
         placed.guest.set_share(livemig_core::units::Share::FULL);
-        if !missing.is_empty() {
-            let stall = (c.latency.times(2) + c.fault_service).as_secs_f64();
-            placed.guest.become_incomplete(&missing, Residency::new(stall, order));
+        if !drive.held.is_empty() {
+            let path = FaultPath { latency: c.latency, service: c.fault_service, order: drive.order };
+            placed.guest.become_incomplete(&drive.held, path);
         }
         let at = self.now;
         drive.session.observe(Observation::ShareInForce { at, share: livemig_core::units::Share::FULL });
@@ -310,29 +298,29 @@ impl Engine<'_> {
     }
 
     /// Fails a command that cannot be carried out, and gives back its pages.
-    fn fail(&mut self, m: u32, id: CmdId, command: Command<Counted>, failure: Failure) {
+    fn fail(&mut self, m: u32, id: CmdId, command: Command<F::Set>, failure: Failure) {
         let unsent = match command {
             Command::Send(send) => send.set,
             Command::DiscardStale { set } => set,
             Command::ReturnDirty { set, .. } => {
-                self.drives[m as usize].let_go(&set);
-                Counted::default()
+                self.drives[m as usize].held.give(&set);
+                F::Set::default()
             }
             Command::Resume { side: Side::Destination } => return self.tell_failed(m, id, Failure::NeverStarted),
-            _ => Counted::default(),
+            _ => F::Set::default(),
         };
         self.tell(m, Event::Failed { id, failure, sent: Sent::default(), unsent });
     }
 
     pub(crate) fn tell_failed(&mut self, m: u32, id: CmdId, failure: Failure) {
-        self.tell(m, Event::Failed { id, failure, sent: Sent::default(), unsent: Counted::default() });
+        self.tell(m, Event::Failed { id, failure, sent: Sent::default(), unsent: F::Set::default() });
     }
 
     fn recall(&mut self, m: u32, of: CmdId) {
         self.sync(m);
         if self.drives[m as usize].watcher.as_ref().is_some_and(|w| w.id == of) {
             self.forget_watch(m);
-            self.tell(m, Event::Recalled { id: of, sent: Sent::default(), unsent: Counted::default() });
+            self.tell(m, Event::Recalled { id: of, sent: Sent::default(), unsent: F::Set::default() });
         } else if let Some((sent, unsent)) = self.take_transfer(m, of) {
             self.drives[m as usize].hold(&unsent);
             self.end_watch(m, WatchEnd::SendEnded);
@@ -360,7 +348,7 @@ impl Engine<'_> {
 }
 
 /// Whether carrying a command out needs the destination's help.
-fn needs_destination(command: &Command<Counted>) -> bool {
+fn needs_destination<S>(command: &Command<S>) -> bool {
     match command {
         Command::Reserve { .. }
         | Command::Prepare { .. }

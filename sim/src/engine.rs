@@ -1,9 +1,8 @@
 //! The event loop: takes what is due, lets migrations act on it, and settles the network once per instant.
 
-use crate::carry::Carrier;
 use crate::cores::HostCores;
 use crate::drive::{Drive, Task};
-use crate::guest::Guest;
+use crate::fidelity::{Fidelity, GuestModel};
 use crate::memory::HostMemory;
 use crate::network::{FlowId, Network};
 use crate::queue::EventQueue;
@@ -23,11 +22,11 @@ const OBSERVED_AFTER: Span = Span::from_secs(10);
 
 /// Something that is due.
 #[derive(Debug)]
-pub(crate) enum Happening {
+pub(crate) enum Happening<S> {
     /// A migration is requested.
     Request(u32),
     /// A command of a migration has been carried out.
-    Due(u32, CmdId, Task),
+    Due(u32, CmdId, Task<S>),
     /// A migration's transfer is over.
     Arrived(u32),
     /// A condition that a migration watches for holds.
@@ -54,8 +53,8 @@ pub(crate) enum Owner {
 
 /// Where a guest is and what it does.
 #[derive(Debug)]
-pub(crate) struct Placed {
-    pub(crate) guest: Guest,
+pub(crate) struct Placed<G> {
+    pub(crate) guest: G,
     pub(crate) host: HostId,
     /// When its workload began.
     pub(crate) workload_since: Time,
@@ -63,20 +62,20 @@ pub(crate) struct Placed {
     pub(crate) workload: Option<u32>,
 }
 
-pub(crate) struct Engine<'a> {
+pub(crate) struct Engine<'a, F: Fidelity> {
     pub(crate) world: &'a World,
     pub(crate) strategy: &'a Strategy,
     pub(crate) settings: Settings,
     pub(crate) now: Time,
-    pub(crate) queue: EventQueue<Happening>,
+    pub(crate) queue: EventQueue<Happening<F::Set>>,
     pub(crate) net: Network,
     pub(crate) wiring: Wiring,
     pub(crate) owners: Vec<Owner>,
-    pub(crate) guests: Vec<Placed>,
+    pub(crate) guests: Vec<Placed<F::Guest>>,
     pub(crate) memory: Vec<HostMemory>,
     pub(crate) cores: Vec<HostCores>,
     pub(crate) down: Vec<HostState>,
-    pub(crate) drives: Vec<Drive>,
+    pub(crate) drives: Vec<Drive<F>>,
     /// The migration of each VM that has one.
     pub(crate) drive_of: Vec<Option<u32>>,
     pub(crate) traffic: Vec<TrafficFlow>,
@@ -100,8 +99,8 @@ pub(crate) struct HostState {
     pub(crate) cut: bool,
 }
 
-impl<'a> Engine<'a> {
-    pub(crate) fn new(world: &'a World, strategy: &'a Strategy, settings: Settings) -> Engine<'a> {
+impl<'a, F: Fidelity> Engine<'a, F> {
+    pub(crate) fn new(world: &'a World, strategy: &'a Strategy, settings: Settings) -> Engine<'a, F> {
         let mut net = Network::new();
         let wiring = Wiring::new(world, &mut net);
         let mut engine = Engine {
@@ -140,7 +139,7 @@ impl<'a> Engine<'a> {
     fn place_guests(&mut self) {
         for (i, vm) in self.world.vms.iter().enumerate() {
             let (workload, change) = vm.workload.phase_at(Span::ZERO);
-            let guest = Guest::new(workload, vm.memory, vm.vcpus);
+            let guest = GuestModel::new(vm, workload, self.settings.seed.wrapping_add(i as u64));
             self.guests.push(Placed { guest, host: vm.host, workload_since: Time::ZERO, workload: None });
             if let Some(change) = change {
                 self.queue.push(Time::ZERO + change, Happening::NextPhase(VmId(i as u32)));
@@ -182,7 +181,7 @@ impl<'a> Engine<'a> {
         self.results()
     }
 
-    fn dispatch(&mut self, happening: Happening) {
+    fn dispatch(&mut self, happening: Happening<F::Set>) {
         match happening {
             Happening::Request(m) => {
                 self.begin_observation(m);
@@ -243,7 +242,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Tells a migration what has happened and carries out what it says.
-    pub(crate) fn tell(&mut self, m: u32, event: Event<livemig_core::pages::Counted>) {
+    pub(crate) fn tell(&mut self, m: u32, event: Event<F::Set>) {
         let drive = &mut self.drives[m as usize];
         let refused = drive.session.handle(self.now, event).is_err();
         // The simulated hosts keep to the protocol; what is refused is a cancel that comes too late.
@@ -338,9 +337,9 @@ impl<'a> Engine<'a> {
     pub(crate) fn sync(&mut self, m: u32) {
         let drive = &mut self.drives[m as usize];
         let placed = &mut self.guests[drive.vm.0 as usize];
-        Carrier::advance(drive, &placed.guest, self.now);
         let (observed, session) = (drive.observed, &mut drive.session);
-        placed.guest.advance(self.now, &mut |o| {
+        let front = drive.carrier.bring(drive.watcher.as_mut(), self.now);
+        F::advance(&mut placed.guest, front, self.now, &mut |o| {
             if observed {
                 session.observe(o);
             }
@@ -351,7 +350,7 @@ impl<'a> Engine<'a> {
     pub(crate) fn sync_guest(&mut self, vm: VmId) {
         match self.drive_of[vm.0 as usize] {
             Some(m) if !self.drives.is_empty() => self.sync(m),
-            Some(_) | None => self.guests[vm.0 as usize].guest.advance(self.now, &mut |_| {}),
+            Some(_) | None => F::advance(&mut self.guests[vm.0 as usize].guest, None, self.now, &mut |_| {}),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! What happens to hosts and guests from outside: failures, cut links, cancellations, changes of load.
 
 use crate::engine::{Engine, Happening};
-use crate::guest::Run;
+use crate::fidelity::{Fidelity, GuestModel, Run, TransferModel};
 use livemig_core::vocabulary::{Event, Failure, Peer};
 use livemig_models::world::{HostId, Incident, VmId, Workload};
 
-impl Engine<'_> {
+impl<F: Fidelity> Engine<'_, F> {
     pub(crate) fn incident(&mut self, i: u32) {
         match &self.world.events[i as usize].what {
             Incident::Fail(host) => self.fail_host(*host),
@@ -45,18 +45,15 @@ impl Engine<'_> {
         let (phase, change) = workload.phase_at(elapsed);
         let memory = self.world.vms[vm.0 as usize].memory;
         let m = self.drive_of[vm.0 as usize];
-        match m {
-            Some(m) => self.sync(m),
-            None => self.guests[vm.0 as usize].guest.advance(self.now, &mut |_| {}),
-        }
+        self.sync_guest(vm);
         let remap = self.guests[vm.0 as usize].guest.change_workload(phase, memory);
         if let Some(m) = m {
-            let costs = [self.wire_cost(m, false), self.wire_cost(m, true)];
-            let drive = &mut self.drives[m as usize];
-            drive.remap_held(|set| remap.apply(set));
+            let prices = [self.wire_price(m, false), self.wire_price(m, true)];
+            let (guest, drive) = (&self.guests[vm.0 as usize].guest, &mut self.drives[m as usize]);
+            drive.remap_held(|set| F::Guest::remap(&remap, set));
             for transfer in drive.carrier.transfers() {
-                let cost = costs[usize::from(transfer.is_first())];
-                transfer.remap(|set| remap.apply(set), cost);
+                let price = prices[usize::from(transfer.is_first())];
+                transfer.remap(&remap, price, guest);
             }
             self.reschedule(m);
         }
@@ -74,7 +71,7 @@ impl Engine<'_> {
                 if let Some(m) = self.drive_of[vm] {
                     self.sync(m);
                 }
-                self.guests[vm].guest.run = Run::Dead;
+                self.guests[vm].guest.set_run(Run::Dead);
                 self.route_traffic_of(VmId(vm as u32));
             }
         }

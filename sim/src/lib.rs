@@ -2,17 +2,17 @@
 #![forbid(unsafe_code)]
 
 mod carry;
+mod class;
 mod cores;
 mod drive;
 mod engine;
-mod guest;
+mod fidelity;
 mod incidents;
 mod memory;
 pub mod network;
 pub mod queue;
 mod sample;
 mod traffic;
-mod transfer;
 mod watcher;
 mod wiring;
 
@@ -77,5 +77,5 @@ pub struct FlowResult {
 /// Runs every migration of `world` with `strategy` until all have ended and been observed, or until the horizon.
 #[must_use]
 pub fn run(world: &World, strategy: &Strategy, settings: Settings) -> RunResult {
-    engine::Engine::new(world, strategy, settings).run()
+    engine::Engine::<class::Class>::new(world, strategy, settings).run()
 }

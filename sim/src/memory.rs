@@ -2,6 +2,7 @@
 //! new pages can arrive.
 
 use crate::engine::{Engine, Happening};
+use crate::fidelity::Fidelity;
 use crate::queue::Key;
 use crate::wiring::Wiring;
 use livemig_core::units::{Span, Time};
@@ -60,7 +61,7 @@ impl HostMemory {
     }
 }
 
-impl Engine<'_> {
+impl<F: Fidelity> Engine<'_, F> {
     /// A migration to `host` brings new pages at another rate.
     pub(crate) fn arrivals_changed(&mut self, host: HostId, m: u32) {
         if self.wiring.reclaim(host).is_none() {

@@ -1,7 +1,7 @@
 //! Application traffic: flows that move with their guests and share the network with migrations.
 
 use crate::engine::{Engine, Owner};
-use crate::guest::Run;
+use crate::fidelity::{Fidelity, GuestModel, Run};
 use crate::network::FlowId;
 use livemig_core::units::Time;
 use livemig_models::world::{Endpoint, Traffic, VmId};
@@ -50,7 +50,7 @@ impl TrafficFlow {
     }
 }
 
-impl Engine<'_> {
+impl<F: Fidelity> Engine<'_, F> {
     pub(crate) fn start_traffic(&mut self) {
         for (i, vm) in self.world.vms.iter().enumerate() {
             self.add_outside_traffic(VmId(i as u32), vm.traffic);
@@ -131,7 +131,7 @@ impl Engine<'_> {
             Endpoint::Host(h) => (!self.down[h.0 as usize].dead).then_some((Some(h), Some(0))),
             Endpoint::Vm(vm) => {
                 let placed = &self.guests[vm.0 as usize];
-                (placed.guest.run == Run::Running).then_some((Some(placed.host), Some(vm.0 as usize)))
+                (placed.guest.run() == Run::Running).then_some((Some(placed.host), Some(vm.0 as usize)))
             }
         }
     }

@@ -5,7 +5,8 @@
 //! the push gets the rest. The equations are integrated in steps in which the fault rate moves by at most 5 %, and in at most
 //! 64 steps between two events.
 
-use super::{Guest, RegionState};
+use super::guest::{Guest, RegionState};
+use crate::fidelity::FaultPath;
 use livemig_core::ledger::Observation;
 use livemig_core::pages::Counted;
 use livemig_core::units::{PAGE_SIZE, Span, Time};
@@ -17,13 +18,13 @@ const MAX_STEPS: u32 = 64;
 const FAULT_RATE_CHANGE: f64 = 0.05;
 
 #[derive(Clone, Debug)]
-pub(crate) struct Residency {
+pub(super) struct Residency {
     /// Round trip and service of a fault, in seconds.
-    pub(crate) stall: f64,
+    stall: f64,
     /// The order of the push.
-    pub(crate) order: Prepaging,
+    order: Prepaging,
     /// Bytes of pages that arrive per second, asked for or not.
-    pub(crate) rate: f64,
+    rate: f64,
     /// Bytes of pages that the guest has asked for.
     demanded: f64,
     /// Faults and first touches not yet reported, below one.
@@ -31,8 +32,9 @@ pub(crate) struct Residency {
 }
 
 impl Residency {
-    pub(crate) fn new(stall: f64, order: Prepaging) -> Residency {
-        Residency { stall, order, rate: 0.0, demanded: 0.0, carried: (0.0, 0.0) }
+    pub(super) fn new(path: FaultPath) -> Residency {
+        let stall = (path.latency.times(2) + path.service).as_secs_f64();
+        Residency { stall, order: path.order, rate: 0.0, demanded: 0.0, carried: (0.0, 0.0) }
     }
 
     /// Faults and first touches as whole numbers; the remainder is kept for the next time.
@@ -73,37 +75,19 @@ struct Step {
 }
 
 impl Guest {
-    /// From now on the guest runs, or will run, on incomplete memory.
-    pub(crate) fn become_incomplete(&mut self, missing: &Counted, residency: Residency) {
-        for (r, &bytes) in self.regions.iter_mut().zip(missing.classes()) {
-            r.missing = bytes as f64;
-            r.untouched = r.size;
-        }
-        self.residency = Some(residency);
-    }
-
-    pub(crate) fn become_complete(&mut self) {
-        self.residency = None;
-    }
-
-    pub(crate) fn set_arrival(&mut self, rate: f64) {
-        if let Some(residency) = &mut self.residency {
-            residency.rate = rate;
-        }
-    }
-
     /// Bytes of pages that the guest has asked for so far.
-    pub(crate) fn demanded(&self) -> f64 {
+    pub(super) fn demanded(&self) -> f64 {
         self.residency.as_ref().map_or(0.0, |r| r.demanded)
     }
 
     /// Missing pages, in whole bytes per region.
-    pub(crate) fn missing(&self) -> Counted {
+    pub(super) fn missing(&self) -> Counted {
         self.count(|r| r.missing)
     }
 
-    pub(super) fn run_incomplete(&mut self, from: Time, elapsed: f64, observe: &mut impl FnMut(Observation)) {
+    pub(super) fn run_incomplete(&mut self, from: Time, elapsed: f64, arriving: f64, observe: &mut impl FnMut(Observation)) {
         let Some(mut residency) = self.residency.take() else { return };
+        residency.rate = arriving;
         let mut done = 0.0;
         for i in 1..=MAX_STEPS {
             let left = elapsed - done;

@@ -1,73 +1,52 @@
 //! A guest at class fidelity: per region of its memory, how much is dirty and how much is missing.
 //!
 //! Nothing happens between events; [`Guest::advance`] brings the guest from its last event to the present in closed form while
-//! it runs on complete memory, and in a few steps while memory is missing ([`residency`]).
+//! it runs on complete memory, and in a few steps while memory is missing ([`residency`](super::residency)).
 
-mod residency;
-
+use super::residency::Residency;
+use crate::fidelity::{FaultPath, GuestModel, Run};
 use livemig_core::ledger::Observation;
-use livemig_core::pages::{CLASSES, Counted};
+use livemig_core::pages::{CLASSES, Counted, PageSet};
 use livemig_core::units::{Bytes, PAGE_SIZE, Share, Time};
 use livemig_models::dirtying::{dirty_after, dirtying_rate};
-use livemig_models::world::{Pattern, Region, Workload};
-pub(crate) use residency::Residency;
+use livemig_models::world::{Pattern, Region, Vm, Workload};
+use rand_pcg::Pcg64Mcg;
 
 /// A part of memory that is accessed alike.
 #[derive(Clone, Debug)]
-pub(crate) struct RegionState {
-    size: f64,
-    writes: f64,
-    reads: f64,
-    pattern: Pattern,
+pub(super) struct RegionState {
+    pub(super) size: f64,
+    pub(super) writes: f64,
+    pub(super) reads: f64,
+    pub(super) pattern: Pattern,
     dirty: f64,
     /// Bytes not at the host where the guest runs.
-    missing: f64,
+    pub(super) missing: f64,
     /// Bytes not accessed since the guest runs on incomplete memory.
-    untouched: f64,
-}
-
-/// Whether the guest makes progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Run {
-    Running,
-    Paused,
-    Dead,
+    pub(super) untouched: f64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Guest {
-    regions: Vec<RegionState>,
+    pub(super) regions: Vec<RegionState>,
     since: Time,
-    pub(crate) run: Run,
+    run: Run,
     /// vCPU share by throttling.
-    share: f64,
+    pub(super) share: f64,
     /// vCPU share by the host's cores.
-    cores_share: f64,
+    pub(super) cores_share: f64,
     /// Its value at the beginning: what the guest's rate is measured against.
-    baseline: f64,
-    vcpus: f64,
+    pub(super) baseline: f64,
+    pub(super) vcpus: f64,
     /// Seconds that a first write to a clean page costs, where writes are tracked.
     tracking: Option<f64>,
-    residency: Option<Residency>,
+    pub(super) residency: Option<Residency>,
 }
 
 impl Guest {
-    pub(crate) fn new(workload: &Workload, memory: Bytes, vcpus: u32) -> Guest {
-        Guest {
-            regions: layout(workload.regions(memory), memory),
-            since: Time::ZERO,
-            run: Run::Running,
-            share: 1.0,
-            cores_share: 1.0,
-            baseline: 1.0,
-            vcpus: f64::from(vcpus),
-            tracking: None,
-            residency: None,
-        }
-    }
-
-    /// Brings the guest to `now`; reports how fast it has worked since it was last looked at.
-    pub(crate) fn advance(&mut self, now: Time, observe: &mut impl FnMut(Observation)) {
+    /// Brings the guest to `now`; reports how fast it has worked since it was last looked at. Since then `arriving` bytes of
+    /// pages per second have come, asked for or not.
+    pub(super) fn advance(&mut self, now: Time, arriving: f64, observe: &mut impl FnMut(Observation)) {
         let elapsed = now.since(self.since).as_secs_f64();
         let from = self.since;
         self.since = self.since.max(now);
@@ -78,7 +57,7 @@ impl Guest {
         if self.run != Run::Running {
             observe(Observation::Work { until: now, rate: 0.0 });
         } else if self.residency.is_some() {
-            self.run_incomplete(from, elapsed, observe);
+            self.run_incomplete(from, elapsed, arriving, observe);
         } else if let Some(cost) = self.tracking {
             let work = self.tracked_work(speed * elapsed, cost / self.vcpus);
             self.dirty_for(work);
@@ -121,55 +100,14 @@ impl Guest {
         }
     }
 
-    /// Everything counts as dirty, and writes are tracked at this cost in seconds per first write.
-    pub(crate) fn start_tracking(&mut self, cost: f64) {
-        for r in &mut self.regions {
-            r.dirty = r.size;
-        }
-        self.tracking = Some(cost);
-    }
-
-    pub(crate) fn stop_tracking(&mut self) {
-        self.tracking = None;
-    }
-
-    /// Dirty bytes, in whole bytes per region.
-    pub(crate) fn dirty(&self) -> Counted {
-        self.count(|r| r.dirty)
-    }
-
-    /// Takes out of the tracker what `draw` makes of the expected number of dirty bytes of each region of a given size.
-    pub(crate) fn collect(&mut self, limit: Option<Bytes>, mut draw: impl FnMut(f64, f64) -> f64) -> Counted {
-        let mut taken = [0; CLASSES];
-        let mut left = limit.map_or(f64::INFINITY, |l| l.0 as f64);
-        for (r, t) in self.regions.iter_mut().zip(&mut taken) {
-            let dirty = draw(r.dirty, r.size).clamp(0.0, r.size);
-            let take = dirty.min(left);
-            left -= take;
-            *t = take as u64;
-            r.dirty = dirty - take;
-        }
-        Counted::new(taken)
-    }
-
-    /// Gives pages back to the tracker. Where pages of the same region are dirty already, some of them are the same.
-    pub(crate) fn return_dirty(&mut self, set: &Counted) {
-        for (r, &bytes) in self.regions.iter_mut().zip(set.classes()) {
-            let bytes = bytes as f64;
-            if bytes > 0.0 {
-                r.dirty = (r.dirty + bytes * (1.0 - r.dirty / r.size)).min(r.size);
-            }
-        }
-    }
-
     /// The dirty fraction of a region `ahead` seconds from now, at the guest's full speed.
-    pub(crate) fn dirty_fraction_ahead(&self, class: usize, ahead: f64) -> f64 {
+    pub(super) fn dirty_fraction_ahead(&self, class: usize, ahead: f64) -> f64 {
         let speed = if self.run == Run::Running { self.share * self.cores_share } else { 0.0 };
         self.regions.get(class).map_or(0.0, |r| dirty_after(&r.pattern, r.size, r.writes, r.dirty, speed * ahead) / r.size)
     }
 
     /// Of the pages of `set`, those that are not also in `other`, if both are spread at random over their regions.
-    pub(crate) fn without_overlap(&self, set: &Counted, other: &Counted) -> Counted {
+    pub(super) fn without_overlap(&self, set: &Counted, other: &Counted) -> Counted {
         let mut bytes = [0; CLASSES];
         for (i, r) in self.regions.iter().enumerate() {
             let (mine, theirs) = (set.classes()[i] as f64, other.classes()[i] as f64);
@@ -178,36 +116,112 @@ impl Guest {
         Counted::new(bytes)
     }
 
-    pub(crate) fn set_share(&mut self, share: Share) {
-        self.share = share.get();
-    }
-
-    pub(crate) fn cores_share(&self) -> f64 {
-        self.cores_share
-    }
-
-    pub(crate) fn set_cores_share(&mut self, share: f64, is_baseline: bool) {
-        self.cores_share = share;
-        if is_baseline {
-            self.baseline = share;
-        }
-    }
-
     /// Sizes of the regions, as a set of all pages.
-    pub(crate) fn memory(&self) -> Counted {
+    pub(super) fn memory(&self) -> Counted {
         self.count(|r| r.size)
     }
 
-    fn count(&self, of: impl Fn(&RegionState) -> f64) -> Counted {
+    pub(super) fn count(&self, of: impl Fn(&RegionState) -> f64) -> Counted {
         let mut bytes = [0; CLASSES];
         for (r, b) in self.regions.iter().zip(&mut bytes) {
             *b = of(r) as u64;
         }
         Counted::new(bytes)
     }
+}
 
-    /// Does something else from now on. Returns the map by which page sets in flight follow.
-    pub(crate) fn change_workload(&mut self, workload: &Workload, memory: Bytes) -> Remap {
+impl GuestModel for Guest {
+    type Set = Counted;
+    type Remap = Remap;
+
+    fn new(vm: &Vm, workload: &Workload, _seed: u64) -> Guest {
+        Guest {
+            regions: layout(workload.regions(vm.memory), vm.memory),
+            since: Time::ZERO,
+            run: Run::Running,
+            share: 1.0,
+            cores_share: 1.0,
+            baseline: 1.0,
+            vcpus: f64::from(vm.vcpus),
+            tracking: None,
+            residency: None,
+        }
+    }
+
+    fn run(&self) -> Run {
+        self.run
+    }
+
+    fn set_run(&mut self, run: Run) {
+        self.run = run;
+    }
+
+    fn set_share(&mut self, share: Share) {
+        self.share = share.get();
+    }
+
+    fn cores_share(&self) -> f64 {
+        self.cores_share
+    }
+
+    fn set_cores_share(&mut self, share: f64, is_baseline: bool) {
+        self.cores_share = share;
+        if is_baseline {
+            self.baseline = share;
+        }
+    }
+
+    fn start_tracking(&mut self, cost: f64) {
+        for r in &mut self.regions {
+            r.dirty = r.size;
+        }
+        self.tracking = Some(cost);
+    }
+
+    fn stop_tracking(&mut self) {
+        self.tracking = None;
+    }
+
+    fn dirty(&self) -> Bytes {
+        self.count(|r| r.dirty).len()
+    }
+
+    fn collect(&mut self, limit: Option<Bytes>, mut draw: Option<&mut Pcg64Mcg>) -> Counted {
+        let mut taken = [0; CLASSES];
+        let mut left = limit.map_or(f64::INFINITY, |l| l.0 as f64);
+        for (r, t) in self.regions.iter_mut().zip(&mut taken) {
+            let dirty = draw.as_deref_mut().map_or(r.dirty, |rng| crate::sample::dirty(r.dirty, r.size, rng)).clamp(0.0, r.size);
+            let take = dirty.min(left);
+            left -= take;
+            *t = take as u64;
+            r.dirty = dirty - take;
+        }
+        Counted::new(taken)
+    }
+
+    /// Where pages of the same region are dirty already, some of them are the same.
+    fn return_dirty(&mut self, set: &Counted) {
+        for (r, &bytes) in self.regions.iter_mut().zip(set.classes()) {
+            let bytes = bytes as f64;
+            if bytes > 0.0 {
+                r.dirty = (r.dirty + bytes * (1.0 - r.dirty / r.size)).min(r.size);
+            }
+        }
+    }
+
+    fn become_incomplete(&mut self, missing: &Counted, path: FaultPath) {
+        for (r, &bytes) in self.regions.iter_mut().zip(missing.classes()) {
+            r.missing = bytes as f64;
+            r.untouched = r.size;
+        }
+        self.residency = Some(Residency::new(path));
+    }
+
+    fn become_complete(&mut self) {
+        self.residency = None;
+    }
+
+    fn change_workload(&mut self, workload: &Workload, memory: Bytes) -> Remap {
         let mut next = layout(workload.regions(memory), memory);
         let remap = Remap::new(&self.regions, &next);
         for (j, to) in next.iter_mut().enumerate() {
@@ -219,6 +233,10 @@ impl Guest {
         }
         self.regions = next;
         remap
+    }
+
+    fn remap(remap: &Remap, set: &Counted) -> Counted {
+        remap.apply(set)
     }
 }
 
@@ -244,7 +262,7 @@ impl Remap {
     }
 
     /// The same pages, by the new regions.
-    pub(crate) fn apply(&self, set: &Counted) -> Counted {
+    fn apply(&self, set: &Counted) -> Counted {
         let mut bytes = [0u64; CLASSES];
         for (i, &old) in set.classes().iter().enumerate() {
             let mut left = old;

@@ -1,0 +1,287 @@
+//! Pages, or device state, on their way: what has gone and what is left between two changes of the rate.
+
+use super::guest::{Guest, Remap};
+use crate::fidelity::{GuestModel, Load, TransferModel, WirePrice};
+use livemig_core::pages::{CLASSES, Counted, PageSet};
+use livemig_core::units::{Bytes, PAGE_SIZE, Time};
+use livemig_core::vocabulary::{CmdId, Send, SendClass, Sent};
+
+/// The wire bytes of pages.
+#[derive(Clone, Copy, Debug)]
+struct WireCost {
+    /// Wire bytes per byte of pages, by class.
+    factor: [f64; CLASSES],
+}
+
+impl WireCost {
+    /// Pages with content: the page and its header. Of the memory `all`, what is elided takes only a mark per page.
+    fn new(all: &Counted, price: WirePrice) -> WireCost {
+        let page = PAGE_SIZE as f64;
+        let full = (page + price.header.0 as f64) / page;
+        let mark = price.mark.0 as f64 / page;
+        let mut left = price.elided;
+        let mut factor = [full; CLASSES];
+        for (f, &size) in factor.iter_mut().zip(all.classes()).rev() {
+            let size = size as f64;
+            if size > 0.0 && left > 0.0 {
+                let share = (left / size).min(1.0);
+                *f = share * mark + (1.0 - share) * full;
+                left -= size * share;
+            }
+        }
+        WireCost { factor }
+    }
+}
+
+/// One `Send` or `SendState` under way.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    id: CmdId,
+    load: Load,
+    is_first: bool,
+    skips: bool,
+    cost: WireCost,
+    /// Bytes of pages not yet sent, by class; of a push, the guest knows which.
+    left: [f64; CLASSES],
+    /// Pages that have joined and come after those: a sender goes round in address order and does not start over.
+    joined: [f64; CLASSES],
+    /// Wire bytes not yet sent, if nothing is skipped.
+    wire_left: f64,
+    sent: f64,
+    skipped: f64,
+    since: Time,
+}
+
+impl Transfer {
+    fn wire_of_left(&self) -> f64 {
+        self.all_left().zip(&self.cost.factor).map(|(l, f)| l * f).sum()
+    }
+
+    /// Bytes of pages not yet sent, by class.
+    fn all_left(&self) -> impl Iterator<Item = f64> {
+        self.left.iter().zip(&self.joined).map(|(l, j)| l + j)
+    }
+
+    /// Brings the transfer to `now` at `rate` wire bytes per second. The guest must not have been advanced past the time of the last call.
+    pub(super) fn advance(&mut self, now: Time, rate: f64, guest: &Guest) {
+        let elapsed = now.since(self.since).as_secs_f64();
+        self.since = self.since.max(now);
+        if elapsed <= 0.0 || rate <= 0.0 {
+            return;
+        }
+        if self.skips {
+            let walk = self.walk(guest, rate, elapsed);
+            (self.left, self.joined) = (walk.left, walk.joined);
+            self.sent += walk.wire;
+            self.skipped += walk.skipped;
+            self.wire_left = self.wire_of_left();
+            return;
+        }
+        let gone = (rate * elapsed).min(self.wire_left);
+        self.sent += gone;
+        self.wire_left -= gone;
+        if self.load == Load::Pages {
+            self.drop_first(gone);
+        }
+    }
+
+    fn drop_first(&mut self, mut wire: f64) {
+        let factors = self.cost.factor.iter().chain(&self.cost.factor);
+        for (left, factor) in self.left.iter_mut().chain(&mut self.joined).zip(factors) {
+            let here = (*left * factor).min(wire);
+            wire -= here;
+            *left = if here >= *left * factor { 0.0 } else { *left - here / factor };
+            if wire <= 0.0 {
+                break;
+            }
+        }
+        self.move_up();
+    }
+
+    /// When the first pages have all gone, those that joined are first.
+    fn move_up(&mut self) {
+        if self.left.iter().all(|&l| l == 0.0) {
+            self.left = std::mem::take(&mut self.joined);
+        }
+    }
+
+    /// What happens within `until` seconds to pages that are sent unless they are dirty again.
+    ///
+    /// A page of a class of which the fraction x is dirty again goes with probability 1 - x, so that pages pass at
+    /// rate / (factor (1 - x)). Steps are as long as x changes by little.
+    fn walk(&self, guest: &Guest, rate: f64, until: f64) -> Walk {
+        let mut w = Walk { left: self.left, joined: self.joined, time: 0.0, wire: 0.0, skipped: 0.0 };
+        for class in 0..2 * CLASSES {
+            let (batch, class) = (class / CLASSES, class % CLASSES);
+            let mut left = if batch == 0 { w.left[class] } else { w.joined[class] };
+            while left > 0.0 && w.time < until {
+                left -= w.step(left, class, self.cost.factor[class], guest, rate, until);
+            }
+            *(if batch == 0 { &mut w.left[class] } else { &mut w.joined[class] }) = left;
+        }
+        w
+    }
+}
+
+impl TransferModel for Transfer {
+    type Set = Counted;
+    type Guest = Guest;
+
+    fn of_pages(id: CmdId, send: &Send<Counted>, push: bool, price: WirePrice, guest: &Guest, now: Time) -> Transfer {
+        let mut transfer = Transfer {
+            id,
+            load: if push { Load::Push } else { Load::Pages },
+            is_first: send.class == SendClass::First,
+            skips: send.skip_redirtied && !push,
+            cost: WireCost::new(&guest.memory(), price),
+            left: send.set.classes().map(|b| b as f64),
+            joined: [0.0; CLASSES],
+            wire_left: 0.0,
+            sent: 0.0,
+            skipped: 0.0,
+            since: now,
+        };
+        transfer.wire_left = transfer.wire_of_left();
+        transfer
+    }
+
+    fn of_state(id: CmdId, state: Bytes, now: Time) -> Transfer {
+        Transfer {
+            id,
+            load: Load::State,
+            is_first: false,
+            skips: false,
+            cost: WireCost { factor: [1.0; CLASSES] },
+            left: [0.0; CLASSES],
+            joined: [0.0; CLASSES],
+            wire_left: state.0 as f64,
+            sent: 0.0,
+            skipped: 0.0,
+            since: now,
+        }
+    }
+
+    fn id(&self) -> CmdId {
+        self.id
+    }
+
+    fn load(&self) -> Load {
+        self.load
+    }
+
+    fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    fn wire_sent(&self) -> f64 {
+        self.sent
+    }
+
+    fn pending(&self) -> f64 {
+        match self.load {
+            Load::Pages => self.all_left().sum(),
+            Load::Push => self.wire_left / self.mean_factor(),
+            Load::State => 0.0,
+        }
+    }
+
+    fn mean_factor(&self) -> f64 {
+        let pages: f64 = self.all_left().sum();
+        if pages > 0.0 { self.wire_of_left() / pages } else { 1.0 }
+    }
+
+    fn account(&self, guest: &Guest) -> Sent {
+        let demanded = if self.load == Load::Push { guest.demanded() } else { 0.0 };
+        let wire = Bytes(self.sent.round() as u64);
+        let demand = Bytes((demanded * self.mean_factor()).round() as u64);
+        Sent { wire, demand: demand.min(wire), skipped: Bytes(self.skipped.round() as u64) }
+    }
+
+    /// In whole bytes per class.
+    fn unsent(&self, guest: &Guest) -> Counted {
+        match self.load {
+            Load::Pages => {
+                let mut bytes = [0; CLASSES];
+                for (b, left) in bytes.iter_mut().zip(self.all_left()) {
+                    *b = left.ceil() as u64;
+                }
+                Counted::new(bytes)
+            }
+            Load::Push => guest.missing(),
+            Load::State => Counted::default(),
+        }
+    }
+
+    fn time_left(&self, rate: f64, guest: &Guest) -> f64 {
+        if self.wire_left <= 0.0 {
+            0.0
+        } else if rate <= 0.0 {
+            f64::INFINITY
+        } else if self.skips {
+            self.walk(guest, rate, f64::INFINITY).time
+        } else {
+            self.wire_left / rate
+        }
+    }
+
+    /// The time that was foretold is exact.
+    fn is_over(&self, _rate: f64) -> bool {
+        true
+    }
+
+    fn finish(&mut self) {
+        self.sent += self.wire_left;
+        self.wire_left = 0.0;
+        (self.left, self.joined) = ([0.0; CLASSES], [0.0; CLASSES]);
+    }
+
+    fn join(&mut self, set: &Counted, guest: &Guest) -> Bytes {
+        let added = guest.without_overlap(set, &self.unsent(guest));
+        for (joined, &more) in self.joined.iter_mut().zip(added.classes()) {
+            *joined += more as f64;
+        }
+        self.move_up();
+        self.wire_left = self.wire_of_left();
+        added.len()
+    }
+
+    fn remap(&mut self, remap: &Remap, price: WirePrice, guest: &Guest) {
+        for pages in [&mut self.left, &mut self.joined] {
+            let counted = Guest::remap(remap, &Counted::new(pages.map(|l| l.round() as u64)));
+            *pages = counted.classes().map(|b| b as f64);
+        }
+        self.cost = WireCost::new(&guest.memory(), price);
+    }
+}
+
+/// How far pages that may be skipped have come.
+struct Walk {
+    left: [f64; CLASSES],
+    joined: [f64; CLASSES],
+    time: f64,
+    wire: f64,
+    skipped: f64,
+}
+
+impl Walk {
+    /// Passes some of the `left` bytes of a class, as many as can be taken to meet the same dirty fraction; returns how many.
+    fn step(&mut self, left: f64, class: usize, factor: f64, guest: &Guest, rate: f64, until: f64) -> f64 {
+        const CHANGE: f64 = 0.02;
+        const LEAST_CLEAN: f64 = 1e-6;
+        let dirty = |time: f64| guest.dirty_fraction_ahead(class, time);
+        let x0 = dirty(self.time);
+        let mut length = (left * factor * (1.0 - x0).max(LEAST_CLEAN) / rate).min(until - self.time);
+        let mut x1 = dirty(self.time + length);
+        while x1 - x0 > CHANGE {
+            length /= 2.0;
+            x1 = dirty(self.time + length);
+        }
+        let clean = (1.0 - 0.5 * (x0 + x1)).max(LEAST_CLEAN);
+        let all = left * factor * clean / rate;
+        let (pages, length) = if all <= length { (left, all) } else { (length * rate / (factor * clean), length) };
+        self.time += length;
+        self.wire += pages * clean * factor;
+        self.skipped += pages * (1.0 - clean);
+        pages
+    }
+}
