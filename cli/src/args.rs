@@ -1,0 +1,122 @@
+//! What the user typed.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  it ran, and the answer is negative: `run`: a migration did not complete;
+     `compare --require-converged`: a migration did not complete or did not converge
+  2  wrong usage, wrong scenario, or an error
+
+Data goes to standard output, messages and progress to standard error.";
+
+/// A laboratory for live migration of virtual machines.
+#[derive(Debug, Parser)]
+#[command(name = "livemig", version, about, after_help = AFTER_HELP, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run every migration of a scenario in the simulator: one row per run and VM
+    #[command(after_help = AFTER_HELP)]
+    Run(RunArgs),
+    /// Run the strategies of a scenario and show them side by side
+    #[command(after_help = AFTER_HELP)]
+    Compare(CompareArgs),
+    /// List strategies and policies with their origin
+    List(ListArgs),
+    /// Print the JSON Schema of scenario files
+    Schema,
+    /// Draw the charts of an output directory again from its CSV files
+    Plot(PlotArgs),
+}
+
+/// How rows are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people
+    #[default]
+    Table,
+    /// Comma-separated values, all columns
+    Csv,
+    /// One JSON object per line, all columns
+    Json,
+    /// A Markdown table
+    Md,
+}
+
+/// What `run` and `compare` have in common.
+#[derive(Debug, Args)]
+pub(crate) struct BatchArgs {
+    /// The scenario file (TOML)
+    pub(crate) scenario: PathBuf,
+    /// Only read and check the scenario
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Write CSV files, manifest.json and charts to this directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// How rows are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Number of runs at the same time; results do not depend on it [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
+    /// Only this strategy of the scenario, or this preset; may be repeated
+    #[arg(long = "strategy", value_name = "NAME")]
+    pub(crate) strategies: Vec<String>,
+    /// Use this seed instead of the scenario's
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) batch: BatchArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    #[command(flatten)]
+    pub(crate) batch: BatchArgs,
+    /// Show ratios to this strategy instead of the best one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) baseline: Option<String>,
+    /// Exit with 1 unless every migration completed and converged
+    #[arg(long)]
+    pub(crate) require_converged: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// How rows are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlotArgs {
+    /// A directory that `run` or `compare` has written
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Where the charts go [default: the same directory]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

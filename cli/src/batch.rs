@@ -1,0 +1,197 @@
+//! What `run` and `compare` have in common: a scenario is read, its runs are made, and every result is shown and filed.
+
+use crate::args::{BatchArgs, Format};
+use crate::heading;
+use crate::jobs::{self, Job};
+use crate::loaded::Loaded;
+use crate::output::{Manifest, OutputDir};
+use crate::progress::Progress;
+use crate::record::{Record, WHOLE};
+use crate::stdout::Output;
+use crate::{chart, loaded};
+use anyhow::{Context, Result};
+use livemig_core::ledger::whole;
+use livemig_core::machine::Outcome;
+use livemig_models::world::{HostId, World};
+use livemig_sim::{RunResult, Settings};
+use std::num::NonZero;
+use std::thread::available_parallelism;
+
+/// How a command shows results.
+pub(crate) trait View<'a> {
+    /// What stands before the first result.
+    fn begin(&mut self) -> String;
+    /// What a run adds. The records are those of the VMs, and the one of the whole run last when there are several.
+    fn add(&mut self, job: &Job, records: Vec<Record<'a>>) -> String;
+    /// What is left to be said after the last run, or after the last one that could be made.
+    fn end(&mut self) -> String;
+}
+
+/// What became of all migrations.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    migrations: usize,
+    /// Migrations that did not complete, and the first of them in words.
+    failed: (usize, Option<String>),
+    /// Migrations that did not converge, and the first of them in words.
+    unconverged: (usize, Option<String>),
+}
+
+impl Tally {
+    /// Complains about migrations that did not complete; whether there were any.
+    pub(crate) fn complain_of_failures(&self, scenario: &Loaded) -> bool {
+        self.complain(&self.failed, "did not complete", scenario)
+    }
+
+    /// Complains about migrations that did not converge; whether there were any.
+    pub(crate) fn complain_of_divergence(&self, scenario: &Loaded) -> bool {
+        self.complain(&self.unconverged, "did not converge", scenario)
+    }
+
+    fn complain(&self, (count, first): &(usize, Option<String>), what: &str, loaded: &Loaded) -> bool {
+        let Some(first) = first else { return false };
+        eprintln!("{count} of {} migrations {what}: {first}", self.migrations);
+        eprintln!("reproduce with: {}", loaded.command("run", None));
+        true
+    }
+
+    fn count(&mut self, records: &[Record<'_>]) {
+        for record in records.iter().filter(|record| record.vm != WHOLE) {
+            self.migrations += 1;
+            let outcome = record.metrics.outcome;
+            if outcome != Outcome::Completed {
+                note(&mut self.failed, || format!("{}, {}", describe(record), outcome.name()));
+            }
+            if !record.metrics.converged {
+                note(&mut self.unconverged, || describe(record));
+            }
+        }
+    }
+}
+
+fn note((count, first): &mut (usize, Option<String>), words: impl FnOnce() -> String) {
+    *count += 1;
+    first.get_or_insert_with(words);
+}
+
+fn describe(record: &Record<'_>) -> String {
+    let point = if record.sweep.is_empty() { String::new() } else { format!(" at {}", heading::point(record.sweep)) };
+    format!("{} with {}{point}, replicate {}", record.vm, record.strategy, record.replicate)
+}
+
+/// Reads the scenario of a command; `None` when it was only to be checked, which is then reported.
+///
+/// # Errors
+/// When the scenario cannot be read or is wrong, or names a strategy that does not exist.
+pub(crate) fn load(args: &BatchArgs) -> Result<Option<Loaded>> {
+    let mut loaded = loaded::load(&args.scenario, args.seed)?;
+    loaded.select(&args.strategies)?;
+    if args.check {
+        Output::new(false).write(&format!("{}the scenario is valid\n", heading::of(&loaded)))?;
+        return Ok(None);
+    }
+    Ok(Some(loaded))
+}
+
+/// Makes every run of the scenario, shows results with `view` and files them when there is an output directory.
+///
+/// # Errors
+/// When something cannot be written, or a run broke an invariant.
+pub(crate) fn drive<'a>(args: &BatchArgs, loaded: &'a Loaded, view: &mut impl View<'a>) -> Result<Tally> {
+    let scenario = &loaded.scenario;
+    let jobs = jobs::all(&scenario.points, scenario.replicates);
+    let threads = args.threads.map_or_else(|| available_parallelism().map_or(1, NonZero::get), usize::from);
+    let mut files = match &args.output {
+        Some(path) => {
+            let flows = scenario.points.iter().any(|point| !point.world.flows.is_empty());
+            let files = OutputDir::create(path, loaded.sweep(), flows)?;
+            let manifest = Manifest::new(files.path(), loaded, threads);
+            manifest.write()?;
+            Some((files, manifest))
+        }
+        None => None,
+    };
+    let mut out = Output::new(files.is_some());
+    if matches!(args.format, Format::Table | Format::Md) {
+        out.write(&(heading::of(loaded) + "\n"))?;
+    }
+    out.write(&view.begin())?;
+    let settings = |job: &Job| Settings {
+        horizon: scenario.horizon,
+        seed: job.seed(scenario.seed),
+        timeline: args.output.is_some(),
+        sampled: scenario.replicates > 1,
+    };
+    let work = |job: &Job| {
+        let point = &scenario.points[job.point];
+        livemig_sim::run(&point.world, &point.strategies[job.strategy], settings(job))
+    };
+    let mut tally = Tally::default();
+    let progress = Progress::new(jobs.len());
+    let result = jobs::in_order(&jobs, threads, work, |job, result| {
+        let result = result.with_context(|| reproduction(loaded, job))?;
+        let records = records(loaded, job, &result);
+        tally.count(&records);
+        let filed = files.as_mut().map_or(Ok(()), |(files, _)| files.add(&records, &result));
+        progress.step(|| out.write(&view.add(job, records)))?;
+        filed
+    });
+    drop(progress);
+    out.write(&view.end())?;
+    result?;
+    if let Some((files, manifest)) = files {
+        chart::draw(files.path(), files.path())?;
+        manifest.finish(jobs.len())?;
+    }
+    Ok(tally)
+}
+
+/// How to see a failed run again.
+fn reproduction(loaded: &Loaded, job: &Job) -> String {
+    let strategy = &loaded.scenario.points[job.point].strategies[job.strategy].name;
+    let command = loaded.command("run", Some(strategy));
+    format!("{strategy}, point {}, replicate {} failed (reproduce with: {command} --threads 1)", job.point, job.replicate)
+}
+
+/// The rows of a run.
+fn records<'a>(loaded: &'a Loaded, job: &Job, result: &RunResult) -> Vec<Record<'a>> {
+    let scenario = &loaded.scenario;
+    let point = &scenario.points[job.point];
+    let of = |vm, source, destination, technique, metrics| Record {
+        scenario: &scenario.name,
+        point: job.point,
+        sweep: &point.label,
+        replicate: job.replicate,
+        strategy: &point.strategies[job.strategy].name,
+        vm,
+        source,
+        destination,
+        technique,
+        metrics,
+    };
+    let migrations = &result.migrations;
+    let mut records: Vec<Record<'a>> = migrations
+        .iter()
+        .map(|m| {
+            let vm = point.world.vms.get(m.vm.0 as usize).map_or("?", |vm| vm.name.as_str());
+            of(vm, host(&point.world, m.source), host(&point.world, m.destination), Some(m.technique), m.metrics.clone())
+        })
+        .collect();
+    if records.len() > 1 {
+        let (source, destination) = (common(&records, |r| r.source), common(&records, |r| r.destination));
+        let technique = common(&records, |r| r.technique);
+        let metrics = whole(migrations.iter().map(|m| &m.metrics));
+        records.push(of(WHOLE, source, destination, technique, metrics));
+    }
+    records
+}
+
+fn host(world: &World, id: HostId) -> Option<&str> {
+    world.hosts.get(id.0 as usize).map(|host| host.name.as_str())
+}
+
+/// The name that all records share.
+fn common<'a>(records: &[Record<'a>], read: impl Fn(&Record<'a>) -> Option<&'a str>) -> Option<&'a str> {
+    let first = read(records.first()?)?;
+    records.iter().all(|record| read(record) == Some(first)).then_some(first)
+}

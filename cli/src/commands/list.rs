@@ -1,0 +1,80 @@
+//! `livemig list`: strategies and policies with their origin.
+
+use super::run::csv_line;
+use crate::args::{Format, ListArgs};
+use crate::failure::Answer;
+use crate::stdout::Output;
+use crate::table::{self, Style, left};
+use crate::value::{Value, json_object};
+use anyhow::Result;
+use livemig_core::policy::stop::STOP_RULES;
+use livemig_core::policy::throttle::THROTTLE_POLICIES;
+use livemig_core::policy::{PolicyEntry, timeout};
+use livemig_core::strategy::PRESETS;
+
+const COLUMNS: [&str; 4] = ["kind", "name", "summary", "origin"];
+
+/// What can be put into a scenario.
+struct Entry {
+    kind: &'static str,
+    name: &'static str,
+    summary: &'static str,
+    origin: &'static str,
+}
+
+pub(super) fn run(args: &ListArgs) -> Result<Answer> {
+    let entries = entries();
+    let text = match args.format {
+        Format::Table => sections(&entries),
+        Format::Csv => {
+            let rows = entries.iter().map(|e| csv_line(e.fields().map(str::to_owned)));
+            csv_line(COLUMNS.map(str::to_owned)) + &rows.collect::<String>()
+        }
+        Format::Json => entries.iter().map(json_line).collect(),
+        Format::Md => {
+            let rows = entries.iter().map(|e| e.fields().map(str::to_owned).to_vec()).collect();
+            table::render(&COLUMNS.map(left), rows, Style::Markdown, true)
+        }
+    };
+    Output::new(false).write(&text)?;
+    Ok(Answer::Done)
+}
+
+fn entries() -> Vec<Entry> {
+    let presets = PRESETS.iter().map(|p| Entry { kind: "strategy", name: p.name, summary: p.summary, origin: p.origin });
+    let policy = |kind| move |p: &PolicyEntry| Entry { kind, name: p.name, summary: p.summary, origin: p.origin };
+    presets
+        .chain(STOP_RULES.iter().map(policy("stop rule")))
+        .chain(THROTTLE_POLICIES.iter().map(policy("throttle")))
+        .chain([policy("timeout")(&timeout::ENTRY)])
+        .collect()
+}
+
+impl Entry {
+    fn fields(&self) -> [&'static str; COLUMNS.len()] {
+        [self.kind, self.name, self.summary, self.origin]
+    }
+}
+
+fn json_line(entry: &Entry) -> String {
+    let values = entry.fields().map(Value::from);
+    json_object(COLUMNS.into_iter().zip(&values)) + "\n"
+}
+
+/// A table per kind, 80 columns wide.
+fn sections(entries: &[Entry]) -> String {
+    let layout = [left("").fitting(entries.iter().map(|e| e.name)), left("").at_most(56)];
+    let mut text = String::new();
+    for group in entries.chunk_by(|a, b| a.kind == b.kind) {
+        let title = match group[0].kind {
+            "strategy" => "STRATEGIES",
+            "stop rule" => "STOP RULES",
+            "throttle" => "THROTTLE POLICIES",
+            other => &other.to_uppercase(),
+        };
+        let rows = group.iter().map(|e| vec![e.name.to_owned(), format!("{}\n[{}]", e.summary, e.origin)]).collect();
+        let gap = if text.is_empty() { "" } else { "\n" };
+        text += &format!("{gap}{title}\n{}", table::render(&layout, rows, Style::Plain, false));
+    }
+    text
+}

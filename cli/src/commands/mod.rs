@@ -1,0 +1,25 @@
+//! The commands, one file each.
+
+mod compare;
+mod list;
+mod plot;
+mod run;
+mod schema;
+
+use crate::args::{Cli, Command};
+use crate::failure::Answer;
+use anyhow::Result;
+
+/// Does what the user asked for.
+///
+/// # Errors
+/// When it cannot be done; the text says why.
+pub(crate) fn run(cli: &Cli) -> Result<Answer> {
+    match &cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::List(args) => list::run(args),
+        Command::Schema => schema::run(),
+        Command::Plot(args) => plot::run(args),
+    }
+}

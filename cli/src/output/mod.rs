@@ -1,0 +1,137 @@
+//! The files of an output directory.
+
+mod machine;
+mod manifest;
+mod rounds_csv;
+mod timeline_csv;
+
+pub(crate) use manifest::Manifest;
+pub(crate) use timeline_csv::{BANDWIDTH, PHASE, WORK};
+
+use crate::record::{self, Record};
+use crate::value::Value;
+use anyhow::{Context, Result};
+use livemig_sim::RunResult;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// File of the results.
+pub(crate) const METRICS: &str = "metrics.csv";
+/// File of the rounds.
+pub(crate) const ROUNDS: &str = "rounds.csv";
+/// File of the timelines.
+pub(crate) const TIMELINE: &str = "timeline.csv";
+/// File about the run as a whole.
+pub(crate) const MANIFEST: &str = "manifest.json";
+
+/// File of the flows beside the migrations, for scenarios that have any.
+const FLOWS: &str = "flows.csv";
+
+/// Columns of `flows.csv`: the mean rate of each flow, in bytes per second, from the first request to the last ending of a
+/// migration.
+const FLOW_COLUMNS: [&str; 6] = ["scenario", "point", "replicate", "strategy", "flow", "mean_rate"];
+
+/// What identifies a run in every file, as the first columns.
+const RUN_COLUMNS: [&str; 5] = ["scenario", "point", "replicate", "strategy", "vm"];
+
+/// A directory whose files are made before anything runs and grow with every result.
+pub(crate) struct OutputDir {
+    path: PathBuf,
+    metrics: CsvFile,
+    rounds: CsvFile,
+    timeline: CsvFile,
+    flows: Option<CsvFile>,
+}
+
+impl OutputDir {
+    /// Makes the directory and its files, with their headers; one of flows only when the scenario has `flows`. Charts of an
+    /// earlier run are removed.
+    ///
+    /// # Errors
+    /// When the directory or a file in it cannot be written.
+    pub(crate) fn create(path: &Path, sweep: &[(String, String)], flows: bool) -> Result<OutputDir> {
+        fs::create_dir_all(path).with_context(|| format!("cannot make the output directory {}", path.display()))?;
+        remove_charts(path)?;
+        let run = RUN_COLUMNS.map(str::to_owned);
+        let with = |columns: &[&str]| run.iter().cloned().chain(columns.iter().map(|c| (*c).to_owned())).collect::<Vec<String>>();
+        Ok(OutputDir {
+            path: path.to_owned(),
+            metrics: CsvFile::create(path.join(METRICS), &record::header(sweep))?,
+            rounds: CsvFile::create(path.join(ROUNDS), &with(&rounds_csv::COLUMNS))?,
+            timeline: CsvFile::create(path.join(TIMELINE), &with(&timeline_csv::COLUMNS))?,
+            flows: flows.then(|| CsvFile::create(path.join(FLOWS), &FLOW_COLUMNS.map(str::to_owned))).transpose()?,
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds the results of a run, of which `records` are the rows.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(crate) fn add(&mut self, records: &[Record<'_>], result: &RunResult) -> Result<()> {
+        for (record, migration) in records.iter().zip(&result.migrations) {
+            let run = record.values().into_iter().take(RUN_COLUMNS.len()).collect::<Vec<Value>>();
+            rounds_csv::write(&mut self.rounds, &run, &migration.rounds)?;
+            timeline_csv::write(&mut self.timeline, &run, &migration.timeline)?;
+        }
+        if let (Some(file), Some(record)) = (&mut self.flows, records.first()) {
+            for flow in &result.flows {
+                let run = record.values().into_iter().take(RUN_COLUMNS.len() - 1);
+                file.row(run.chain([flow.name.as_str().into(), Value::Number(flow.mean.0)]))?;
+            }
+            file.flush()?;
+        }
+        for record in records {
+            self.metrics.row(record.values())?;
+        }
+        // The results last: a run that is in metrics.csv has all its rounds.
+        [&mut self.rounds, &mut self.timeline, &mut self.metrics].into_iter().try_for_each(CsvFile::flush)
+    }
+}
+
+/// A CSV file that knows its name when something goes wrong.
+pub(crate) struct CsvFile {
+    path: PathBuf,
+    writer: csv::Writer<File>,
+}
+
+impl CsvFile {
+    fn create(path: PathBuf, header: &[String]) -> Result<CsvFile> {
+        let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let mut file = CsvFile { path, writer: csv::Writer::from_writer(file) };
+        file.writer.write_record(header).with_context(|| file.complaint())?;
+        file.flush()?;
+        Ok(file)
+    }
+
+    fn row(&mut self, values: impl IntoIterator<Item = Value>) -> Result<()> {
+        let fields = values.into_iter().map(|value| value.csv());
+        self.writer.write_record(fields).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.writer.flush().with_context(|| self.complaint())
+    }
+
+    fn complaint(&self) -> String {
+        format!("cannot write {}", self.path.display())
+    }
+}
+
+/// Removes charts, which would otherwise stand beside results that they do not show.
+pub(crate) fn remove_charts(directory: &Path) -> Result<()> {
+    let complaint = || format!("cannot read the output directory {}", directory.display());
+    for entry in fs::read_dir(directory).with_context(complaint)? {
+        let entry = entry.with_context(complaint)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(".svg") && (name.starts_with("timeline-") || name == "comparison.svg") {
+            fs::remove_file(entry.path()).with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! A cell of a result: one value, written alike in CSV and JSON.
+
+use livemig_core::units::{Bytes, Span};
+
+/// A value of a column.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    /// Not applicable, or not reached.
+    Empty,
+    /// A name.
+    Text(String),
+    /// A count, or bytes.
+    Count(u64),
+    /// A plain number.
+    Number(f64),
+    /// A length of time or a moment.
+    Time(Span),
+    /// Yes or no.
+    Flag(bool),
+}
+
+impl Value {
+    /// The value as a field of a CSV file. Numbers are decimals without exponent that read back to the same value; times are
+    /// seconds, exact to the nanosecond.
+    pub(crate) fn csv(&self) -> String {
+        match self {
+            Value::Empty => String::new(),
+            Value::Text(text) => text.clone(),
+            Value::Count(n) => n.to_string(),
+            Value::Number(x) if x.is_finite() => x.to_string(),
+            Value::Number(_) => String::new(),
+            Value::Time(span) => decimal_seconds(*span),
+            Value::Flag(flag) => flag.to_string(),
+        }
+    }
+
+    /// The value as JSON: text in quotes, nothing as `null`, the rest as in CSV.
+    pub(crate) fn json(&self) -> String {
+        match self {
+            Value::Text(text) => serde_json::Value::from(text.as_str()).to_string(),
+            other => {
+                let text = other.csv();
+                if text.is_empty() { "null".to_owned() } else { text }
+            }
+        }
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+}
+
+impl From<Bytes> for Value {
+    fn from(bytes: Bytes) -> Value {
+        Value::Count(bytes.0)
+    }
+}
+
+impl From<Option<Span>> for Value {
+    fn from(span: Option<Span>) -> Value {
+        span.map_or(Value::Empty, Value::Time)
+    }
+}
+
+impl From<Option<f64>> for Value {
+    fn from(number: Option<f64>) -> Value {
+        number.map_or(Value::Empty, Value::Number)
+    }
+}
+
+/// `span` in seconds with as many decimals as it needs.
+pub(crate) fn decimal_seconds(span: Span) -> String {
+    let text = format!("{}.{:09}", span.0 / 1_000_000_000, span.0 % 1_000_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// One JSON object of a header and a row.
+pub(crate) fn json_object<'a>(fields: impl IntoIterator<Item = (&'a str, &'a Value)>) -> String {
+    let fields: Vec<String> =
+        fields.into_iter().map(|(name, value)| format!("{}:{}", serde_json::Value::from(name), value.json())).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_back_and_have_no_exponent() {
+        for x in [0.1, 1e-7, 1.0 / 3.0, 1e21, f64::MIN_POSITIVE, 5e-324] {
+            let text = Value::Number(x).csv();
+            assert!(!text.contains(['e', 'E']), "{text}");
+            assert_eq!(text.parse::<f64>(), Ok(x));
+        }
+        assert_eq!(Value::Number(f64::NAN).csv(), "");
+    }
+
+    #[test]
+    fn seconds_are_exact_to_the_nanosecond() {
+        assert_eq!(decimal_seconds(Span(1)), "0.000000001");
+        assert_eq!(decimal_seconds(Span(0)), "0");
+        assert_eq!(decimal_seconds(Span(10_500_000_000)), "10.5");
+        assert_eq!(decimal_seconds(Span(20_000_000_000)), "20");
+        assert_eq!(decimal_seconds(Span::MAX), "18446744073.709551615");
+    }
+
+    #[test]
+    fn json_keeps_types() {
+        let fields = [
+            ("a", Value::from("say \"hi\"")),
+            ("b", Value::Empty),
+            ("c", Value::Flag(true)),
+            ("d", Value::Time(Span(1_500_000_000))),
+        ];
+        let text = json_object(fields.iter().map(|(n, v)| (*n, v)));
+        assert_eq!(text, r#"{"a":"say \"hi\"","b":null,"c":true,"d":1.5}"#);
+        assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+    }
+}
