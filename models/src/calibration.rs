@@ -50,6 +50,9 @@ pub struct Calibration {
 const BUILT_IN: [(&str, &str); 2] =
     [("default", include_str!("../calibrations/default.toml")), ("ideal", include_str!("../calibrations/ideal.toml"))];
 
+/// What follows the name of a calibration that the scenario changes.
+pub(crate) const CHANGED: &str = ", changed";
+
 /// Most files that may be based on each other.
 const MAX_BASES: usize = 8;
 
@@ -132,6 +135,7 @@ macro_rules! keys {
         /// without `base` in a scenario it is `default`.
         #[derive(Debug, serde::Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
+        #[schemars(rename = "CalibrationKeys")]
         pub(crate) struct Keys {
             /// The calibration that this one changes: `default`, `ideal`, or the path of a calibration file.
             base: Option<At<String>>,
@@ -219,7 +223,8 @@ impl Keys {
             (None, Some(file)) => return self.complete(file),
             (None, None) => Calibration::load("default", files, depth)?,
         };
-        base.name = file.map_or_else(|| format!("{}, changed", base.name), str::to_owned);
+        base.name =
+            file.map_or_else(|| format!("{}{CHANGED}", base.name.strip_suffix(CHANGED).unwrap_or(&base.name)), str::to_owned);
         self.changing(base)
     }
 

@@ -1,9 +1,14 @@
 //! Scenarios as users write them.
 
-use livemig_core::strategy::PRESETS;
+use livemig_core::policy::stop::{Escalation, KubeVirt, Qemu, StopRule};
+use livemig_core::policy::throttle::{AutoConverge, ThrottlePolicy};
+use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
+use livemig_core::strategy::{PRESETS, Push, preset};
 use livemig_core::units::{Bytes, Rate, Span, Time};
+use livemig_core::vocabulary::Prepaging;
+use livemig_models::calibration::Calibration;
 use livemig_models::scenario::{Loaded, ScenarioError, load, parse};
-use livemig_models::world::{HostId, Incident, Role, VmId, Workload};
+use livemig_models::world::{Endpoint, HostId, Incident, Role, Traffic, VmId, Workload};
 use std::path::{Path, PathBuf};
 
 fn examples() -> PathBuf {
@@ -77,8 +82,150 @@ fn defaults_are_filled_in_and_reported() {
     assert_eq!(scenario.points[0].label, []);
     let strategies: Vec<&str> = scenario.points[0].strategies.iter().map(|s| s.preset).collect();
     assert_eq!(strategies, PRESETS.map(|p| p.name));
-    assert_eq!(loaded.effective["host"][1]["nics"][0]["goodput"], 0.9415);
+    assert_eq!(loaded.effective["calibration"]["goodput"], 0.9415);
     assert_eq!(loaded.effective["vm"][0]["workload"]["kind"], "idle");
-    assert_eq!(loaded.effective["calibration"]["latency"], "50000 ns");
+    assert_eq!(loaded.effective["calibration"]["latency"], "50 us");
     assert_eq!(loaded.effective["migrate"]["strategies"][1]["name"], PRESETS[1].name);
+}
+
+/// A scenario like [`SMALL`] whose VM has these keys beside its name and host.
+fn with_vm(keys: &str) -> Result<Loaded, ScenarioError> {
+    read(&SMALL.replace("memory = \"1 GiB\"", keys))
+}
+
+fn workload(toml: &str) -> Workload {
+    let loaded = with_vm(&format!("memory = \"1 GiB\"\nworkload = {toml}")).unwrap();
+    loaded.scenario.points[0].world.vms[0].workload.clone()
+}
+
+#[test]
+fn every_kind_of_workload_is_read() {
+    assert_eq!(workload("'idle'"), Workload::Idle);
+    let all = Bytes::from_gib(1);
+    assert_eq!(
+        workload("{ kind = 'uniform', writes = '1 pages/s' }"),
+        Workload::Uniform { working_set: all, writes: 1.0, reads: 0.0 }
+    );
+    assert_eq!(
+        workload("{ kind = 'sequential', working_set = '4 KiB', reads = '4096 B/s' }"),
+        Workload::Sequential { working_set: Bytes(4096), writes: 0.0, reads: 1.0 }
+    );
+    assert_eq!(
+        workload("{ kind = 'zipf', exponent = 1, writes = '0 B/s' }"),
+        Workload::Zipf { working_set: all, exponent: 1.0, writes: 0.0, reads: 0.0 }
+    );
+    let phases = workload(
+        "{ kind = 'phases', phases = [{ for = '2 s', kind = 'idle' }, { for = '3 s', kind = 'uniform' }, { kind = 'idle' }] }",
+    );
+    assert_eq!(phases.phase_at(Span::from_secs(1)), (&Workload::Idle, Some(Span::from_secs(1))));
+    assert!(matches!(phases.phase_at(Span::from_secs(4)), (Workload::Uniform { .. }, Some(Span(1_000_000_000)))));
+    assert_eq!(phases.phase_at(Span::from_secs(5)), (&Workload::Idle, None));
+}
+
+#[test]
+fn extreme_sizes_and_rates_are_read() {
+    let vm = |keys: &str| with_vm(keys).unwrap().scenario.points[0].world.vms[0].clone();
+    assert_eq!(vm("memory = '1000000000000 B'").memory, Bytes(1_000_000_000_000));
+    assert_eq!(vm("memory = '1 PiB'").memory, Bytes(1 << 50));
+    assert_eq!(vm("memory = '1 B'\nworkload = { kind = 'uniform', writes = '0 pages/s', reads = '0 MB/s' }").memory, Bytes(1));
+}
+
+#[test]
+fn strategies_are_presets_with_changes() {
+    let text = SMALL.replace(
+        "to = \"b\"",
+        "to = 'b'\nstrategies = ['post-copy', { name = 'x', preset = 'pre-copy', streams = 4, limit = '1 Gbit/s', stop = 'qemu', \
+         throttle = { policy = 'auto-converge', max = 0.5 }, skip_redirtied = false, timeout = { per_gib = '150 s', then = 'pause' } }, \
+         { name = 'y', preset = 'hybrid', prepaging = { bubbling = 3 }, stop = { rule = 'kubevirt', on_stall = [{ raise_limit = '1 s' }, 'post-copy', 'abort'] } }]",
+    );
+    let strategies = &read(&text).unwrap().scenario.points[0].strategies;
+    let named: Vec<(&str, &str)> = strategies.iter().map(|s| (s.name.as_str(), s.preset)).collect();
+    assert_eq!(named, [("post-copy", "post-copy"), ("x", "pre-copy"), ("y", "hybrid")]);
+    assert_eq!(strategies[0].spec, (preset("post-copy").unwrap().spec)());
+
+    let x = &strategies[1].spec;
+    assert_eq!((x.transfer.streams, x.transfer.limit), (4, Some(Rate(125e6))));
+    assert_eq!(x.timeout, Some(CompletionTimeout { per_gib: Span::from_secs(150), then: OnTimeout::Pause }));
+    let live = x.live.as_ref().unwrap();
+    assert_eq!((&live.stop, live.skip_redirtied), (&StopRule::Qemu(Qemu::default()), false));
+    let Some(ThrottlePolicy::AutoConverge(throttle)) = &live.throttle else { panic!("{live:?}") };
+    assert_eq!((throttle.max, throttle.trigger), (0.5, AutoConverge::default().trigger));
+
+    let y = &strategies[2].spec;
+    assert_eq!(y.push, Some(Push { prepaging: Prepaging::Bubbling { pivots: 3 } }));
+    let steps = vec![Escalation::RaiseLimit(Span::from_secs(1)), Escalation::PostCopy, Escalation::Abort];
+    let kubevirt = KubeVirt::new(Span::from_millis(300), Span::from_secs(150), steps);
+    assert_eq!(y.live.as_ref().unwrap().stop, StopRule::KubeVirt(kubevirt));
+}
+
+#[test]
+fn the_effective_configuration_is_the_scenario_again() {
+    let stops = "strategies = [{ name = '1', preset = 'pre-copy', stop = { rule = 'clark', max_factor = 2.5 } }, { name = '2', preset = 'pre-copy', stop = 'simgrid' }, \
+                 { name = '3', preset = 'hybrid', stop = { rule = 'fixed-rounds', rounds = 2 }, limit = '0.1 bit/s' }, { name = '4', preset = 'pre-copy', stop = 'pmigrate' }]";
+    let mut texts: Vec<String> = ["first", "constrained-destination", "fleet", "traffic"]
+        .iter()
+        .map(|name| std::fs::read_to_string(examples().join(format!("{name}.toml"))).unwrap())
+        .collect();
+    texts.push(SMALL.replace("to = \"b\"", &format!("to = 'b'\n{stops}")));
+    for text in texts {
+        let written = read(&text).unwrap();
+        let again = read(&toml::to_string(&written.effective).unwrap()).unwrap();
+        assert_eq!(written.scenario.points.len(), again.scenario.points.len());
+        for (a, b) in written.scenario.points.iter().zip(&again.scenario.points) {
+            assert_eq!((&a.label, &a.strategies), (&b.label, &b.strategies));
+            assert_eq!((&a.world.hosts, &a.world.vms, &a.world.moves), (&b.world.hosts, &b.world.vms, &b.world.moves));
+            assert_eq!((&a.world.racks, &a.world.flows, &a.world.events), (&b.world.racks, &b.world.flows, &b.world.events));
+            let named = |c: &Calibration| Calibration { name: String::new(), ..c.clone() };
+            assert_eq!(named(&a.world.calibration), named(&b.world.calibration));
+        }
+        assert_eq!(written.effective, again.effective);
+    }
+}
+
+#[test]
+fn who_migrates_follows_from_names_and_destinations() {
+    let text = r#"
+schema = 1
+host = [
+  { name = "h{i}", count = 3, nics = [{ rate = "1 Gbit/s" }] },
+  { name = "m{i}", count = 2, role = "intermediary", nics = [{ rate = "1 Gbit/s" }] },
+]
+vm = [
+  { name = "a{i}", count = 4, host = "h{i%3}", memory = "1 MiB" },
+  { name = "b", host = "h0", to = "h1", memory = "1 MiB" },
+]
+"#;
+    let moves = |migrate: &str| {
+        let world = read(&format!("{text}{migrate}")).unwrap().scenario.points.remove(0).world;
+        world.moves.iter().map(|m| (m.vm.0, m.to.0, m.via.iter().map(|h| h.0).collect::<Vec<_>>())).collect::<Vec<_>>()
+    };
+    // Without [migrate]: who has a destination. With `to`: everybody who is not there. With names: these.
+    assert_eq!(moves(""), [(4, 1, vec![3, 4])]);
+    assert_eq!(moves("[migrate]\nto = 'h2'"), [(0, 2, vec![3, 4]), (1, 2, vec![3, 4]), (3, 2, vec![3, 4]), (4, 1, vec![3, 4])]);
+    assert_eq!(moves("[migrate]\nvms = ['a3', '*1', 'a1']\nto = 'h2'\nvia = ['m1']"), [(1, 2, vec![4]), (3, 2, vec![4])]);
+    assert_eq!(moves("[migrate]\nvms = ['a0']\nto = 'h2'\nvia = []"), [(0, 2, vec![])]);
+}
+
+#[test]
+fn flows_events_and_traffic_are_read() {
+    let loaded = load(&examples().join("traffic.toml")).unwrap();
+    let world = &loaded.scenario.points[0].world;
+    assert_eq!((world.flows[0].from, world.flows[0].to), (Endpoint::Vm(VmId(0)), Endpoint::Vm(VmId(1))));
+    assert_eq!((world.flows[0].rate, world.flows[0].weight), (None, 1.0));
+    let what: Vec<&Incident> = world.events.iter().map(|e| &e.what).collect();
+    let traffic = Traffic { tx: Rate(75e6), rx: Rate::ZERO };
+    assert_eq!(what, [&Incident::Cut(HostId(1)), &Incident::Restore(HostId(1)), &Incident::Traffic(VmId(2), traffic)]);
+    assert_eq!(world.calibration.latency, Span(100_000));
+    let ends = r#"[[flow]]
+name = "f{i}"
+count = 2
+from = "outside"
+to = "{x}:{y}"
+"#;
+    assert!(read(&format!("{SMALL}{ends}")).unwrap_err().to_string().contains("flow.to: `x` is unknown"));
+    let both = SMALL.replace("name = \"v\"", "name = \"b\"");
+    let flow = |to: &str| read(&format!("{both}[[flow]]\nname = 'f'\nfrom = 'outside'\nto = '{to}'\n"));
+    assert!(flow("b").unwrap_err().to_string().contains("write `vm:b` or `host:b`"));
+    assert_eq!(flow("host:b").unwrap().scenario.points[0].world.flows[0].to, Endpoint::Host(HostId(1)));
+    assert_eq!(flow("vm:b").unwrap().scenario.points[0].world.flows[0].to, Endpoint::Vm(VmId(0)));
 }

@@ -1,21 +1,28 @@
-//! The effective configuration: what the file says, and every default that it leaves to livemig.
+//! The effective configuration: what the file says, and every default that it leaves to livemig. It is a scenario again: written
+//! as TOML it gives the same worlds and strategies.
 
+use super::quantity::{written_size, written_time};
 use super::resolve::Frame;
-use crate::calibration::Calibration;
-use crate::world::Point;
+use crate::calibration::{CHANGED, Calibration};
+use crate::world::{Point, Strategy};
+use livemig_core::policy::stop::{Escalation, StopRule};
+use livemig_core::policy::throttle::ThrottlePolicy;
+use livemig_core::policy::timeout::OnTimeout;
 use livemig_core::units::{Bytes, Rate, Span};
+use livemig_core::vocabulary::Prepaging;
 use serde_json::{Map, Value, json};
 
 fn span(s: Span) -> Value {
-    format!("{} ns", s.0).into()
+    written_time(s).into()
 }
 
 fn size(b: Bytes) -> Value {
-    format!("{} B", b.0).into()
+    written_size(b).into()
 }
 
 fn rate(r: Rate) -> Value {
-    format!("{} B/s", r.0).into()
+    let plain = r.0.to_string();
+    if plain.len() <= 25 { format!("{plain} B/s").into() } else { format!("{:e} B/s", r.0).into() }
 }
 
 /// Fills the defaults into the document as it was written. Fleets and the sweep stay as they are; calibration and strategies
@@ -30,15 +37,11 @@ pub(super) fn fill_in(written: Value, frame: Frame, first: &Point) -> Value {
     default("horizon", span(frame.horizon));
     default("migrate", json!({}));
     root.insert("calibration".to_owned(), calibration(&first.world.calibration));
-    each(&mut root, "host", |host| fill_host(host, &first.world.calibration));
+    each(&mut root, "host", fill_host);
     each(&mut root, "vm", fill_vm);
     if let Some(Value::Object(migrate)) = root.get_mut("migrate") {
-        migrate.entry("at").or_insert("0 ns".into());
-        let strategies = first.strategies.iter().map(|s| {
-            // A composition has no written form of its own yet; this one is complete.
-            json!({ "name": s.name, "preset": s.preset, "composition": format!("{:?}", s.spec) })
-        });
-        migrate.insert("strategies".to_owned(), strategies.collect());
+        migrate.entry("at").or_insert("0 s".into());
+        migrate.insert("strategies".to_owned(), first.strategies.iter().map(strategy).collect());
     }
     Value::Object(root)
 }
@@ -51,13 +54,10 @@ fn each(root: &mut Map<String, Value>, key: &str, mut fill: impl FnMut(&mut Map<
     }
 }
 
-fn fill_host(host: &mut Map<String, Value>, calibration: &Calibration) {
+/// Goodput and swap rate are left to the calibration, which may be swept.
+fn fill_host(host: &mut Map<String, Value>) {
     host.entry("role").or_insert("host".into());
     host.entry("cores").or_insert(super::resolve::CORES.into());
-    host.entry("swap").or_insert(rate(calibration.swap));
-    each(host, "nics", |nic| {
-        nic.entry("goodput").or_insert(calibration.goodput.into());
-    });
 }
 
 fn fill_vm(vm: &mut Map<String, Value>) {
@@ -72,7 +72,7 @@ fn fill_vm(vm: &mut Map<String, Value>) {
 
 fn calibration(c: &Calibration) -> Value {
     json!({
-        "name": c.name,
+        "base": c.name.strip_suffix(CHANGED).unwrap_or(&c.name),
         "latency": span(c.latency),
         "goodput": c.goodput,
         "setup": span(c.setup),
@@ -88,4 +88,70 @@ fn calibration(c: &Calibration) -> Value {
         "control_message": size(c.control_message),
         "swap": rate(c.swap),
     })
+}
+
+/// A strategy with all options that have a meaning for it.
+fn strategy(strategy: &Strategy) -> Value {
+    let spec = &strategy.spec;
+    let mut table = json!({
+        "name": strategy.name,
+        "preset": strategy.preset,
+        "streams": spec.transfer.streams,
+        "elide_zero_pages": spec.transfer.elide_zero_pages,
+        "link_patience": span(spec.link_patience),
+    });
+    if let Some(limit) = spec.transfer.limit {
+        table["limit"] = rate(limit);
+        table["unlimited_while_paused"] = spec.transfer.unlimited_while_paused.into();
+    }
+    if let Some(live) = &spec.live {
+        table["stop"] = stop(&live.stop);
+        table["skip_redirtied"] = live.skip_redirtied.into();
+        if let Some(ThrottlePolicy::AutoConverge(p)) = &live.throttle {
+            table["throttle"] = json!({
+                "policy": "auto-converge", "trigger": p.trigger, "initial": p.initial, "increment": p.increment, "max": p.max
+            });
+        }
+    }
+    if let Some(push) = &spec.push {
+        table["prepaging"] = match push.prepaging {
+            Prepaging::AddressOrder => "address-order".into(),
+            Prepaging::Bubbling { pivots } => json!({ "bubbling": pivots }),
+        };
+    }
+    if let Some(timeout) = &spec.timeout {
+        let then = match timeout.then {
+            OnTimeout::Abort => "abort",
+            OnTimeout::PostCopy => "post-copy",
+            OnTimeout::Pause => "pause",
+        };
+        table["timeout"] = json!({ "per_gib": span(timeout.per_gib), "then": then });
+    }
+    table
+}
+
+fn stop(rule: &StopRule) -> Value {
+    match rule {
+        StopRule::Clark(r) => json!({
+            "rule": "clark", "min_pages": r.min_pages, "max_rounds": r.max_rounds, "max_factor": r.max_factor,
+            "stop_when_growing": r.stop_when_growing
+        }),
+        StopRule::Qemu(r) => json!({ "rule": "qemu", "downtime_limit": span(r.downtime_limit) }),
+        StopRule::FixedRounds(r) => json!({ "rule": "fixed-rounds", "rounds": r.rounds }),
+        StopRule::SimGrid(r) => json!({ "rule": "simgrid", "downtime_limit": span(r.downtime_limit) }),
+        StopRule::KubeVirt(r) => {
+            let step = |step: &Escalation| match step {
+                Escalation::RaiseLimit(limit) => json!({ "raise_limit": span(*limit) }),
+                Escalation::PostCopy => "post-copy".into(),
+                Escalation::Abort => "abort".into(),
+            };
+            json!({
+                "rule": "kubevirt", "downtime_limit": span(r.downtime_limit), "progress_timeout": span(r.progress_timeout),
+                "on_stall": r.on_stall.iter().map(step).collect::<Value>()
+            })
+        }
+        StopRule::PMigrate(r) => json!({
+            "rule": "pmigrate", "downtime_limit": span(r.downtime_limit), "max_rounds": r.max_rounds, "max_factor": r.max_factor
+        }),
+    }
 }

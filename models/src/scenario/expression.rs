@@ -243,7 +243,7 @@ impl<'a> Parser<'a> {
 
     fn unexpected(&self) -> String {
         let found = self.text.get(self.at..).and_then(|rest| rest.chars().next());
-        let found = found.map_or("the end".to_owned(), |c| format!("`{c}`"));
+        let found = found.map_or("end".to_owned(), |c| format!("`{c}`"));
         format!(
             "unexpected {found} in `{{{}}}`; allowed: whole numbers, i, columns of the table, + - * / % and parentheses",
             self.text
@@ -292,11 +292,11 @@ mod tests {
         for (text, part) in [
             ("vm{i", "without `}`"),
             ("vm}", "without `{`"),
-            ("{i +}", "unexpected the end"),
+            ("{i +}", "unexpected end"),
             ("{i $ 2}", "unexpected `$`"),
             ("{é}", "unexpected `é`"),
-            ("{}", "unexpected the end"),
-            ("{(i}", "unexpected the end"),
+            ("{}", "unexpected end"),
+            ("{(i}", "unexpected end"),
             ("{1/(i-i)}", "divides by zero"),
             ("{9223372036854775807 + 1}", "exceeds 64 bits"),
             ("{99999999999999999999}", "not a whole number"),

@@ -24,11 +24,12 @@ pub use error::ScenarioError;
 pub use files::Input;
 pub use schema::schema;
 
-use crate::world::{Point, Scenario};
+use crate::world::{Point, Scenario, Strategy, World};
 use document::Node;
 use error::Fault;
 use files::Files;
 use raw::Document;
+use resolve::Frame;
 use std::path::Path;
 use sweep::Sweep;
 
@@ -78,21 +79,23 @@ fn build(text: &str, base_dir: &Path, file_name: &str) -> Result<Loaded, Fault> 
     let mut root = Node::parse(text)?;
     let written = root.to_json();
     let sweep = Sweep::take(&mut root)?;
+    let unswept = (!sweep.is_empty()).then(|| root.clone());
     let mut files = Files::new(base_dir);
     let mut points = Vec::new();
-    let mut frame = None;
+    let mut head = None;
     let mut total = 0;
     for number in 0..sweep.points() {
         let label = sweep.apply(&mut root, number)?;
-        let (document, point) = point(&root, label, &mut files)?;
-        total += point.world.hosts.len() + point.world.vms.len() + point.world.moves.len();
+        let Resolved { frame, name, world, strategies } =
+            resolved(&root, &mut files).map_err(|fault| blame(fault, &label, unswept.as_ref(), &mut files))?;
+        total += world.hosts.len() + world.vms.len() + world.moves.len();
         if total > MAX_TOTAL {
             return Err(Fault::at(1, "sweep", format!("all points together have more than {MAX_TOTAL} hosts, VMs and migrations")));
         }
-        frame.get_or_insert((resolve::frame(&document)?, document.name.map(|at| at.value)));
-        points.push(point);
+        head.get_or_insert((frame, name));
+        points.push(Point { label, world, strategies });
     }
-    let (frame, name) = frame.expect("a sweep has at least one point");
+    let (frame, name) = head.expect("a sweep has at least one point");
     let effective = effective::fill_in(written, frame, &points[0]);
     let stem = || Path::new(file_name).file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
     let name = name.unwrap_or_else(stem);
@@ -100,23 +103,31 @@ fn build(text: &str, base_dir: &Path, file_name: &str) -> Result<Loaded, Fault> 
     Ok(Loaded { scenario, effective, inputs: files.inputs })
 }
 
-/// One point of a sweep.
-fn point(root: &Node, label: Vec<(String, String)>, files: &mut Files) -> Result<(Document, Point), Fault> {
-    let resolved = deserializer::read::<Document>(root).map_err(without_block_number).and_then(|document| {
+/// A document without a sweep, resolved.
+struct Resolved {
+    frame: Frame,
+    name: Option<String>,
+    world: World,
+    strategies: Vec<Strategy>,
+}
+
+fn resolved(root: &Node, files: &mut Files) -> Result<Resolved, Fault> {
+    let all = deserializer::read::<Document>(root).and_then(|document| {
         let frame = resolve::frame(&document)?;
         let (world, strategies) = resolve::resolve(&document, frame, files)?;
-        Ok((document, world, strategies))
+        Ok(Resolved { frame, name: document.name.map(|at| at.value), world, strategies })
     });
-    match resolved {
-        Ok((document, world, strategies)) => Ok((document, Point { label, world, strategies })),
-        Err(mut fault) => {
-            if !label.is_empty() {
-                let values: Vec<String> = label.iter().map(|(key, value)| format!("{key} = {value}")).collect();
-                fault.problem = format!("{} (at the sweep's point {})", fault.problem, values.join(", "));
-            }
-            Err(fault)
-        }
+    all.map_err(without_block_number)
+}
+
+/// Adds the point to a fault that the document has only there.
+fn blame(mut fault: Fault, label: &[(String, String)], unswept: Option<&Node>, files: &mut Files) -> Fault {
+    let without_sweep = unswept.and_then(|root| resolved(root, files).err());
+    if !label.is_empty() && without_sweep.as_ref() != Some(&fault) {
+        let values: Vec<String> = label.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        fault.problem = format!("{} (at the point {} of the sweep)", fault.problem, values.join(", "));
     }
+    fault
 }
 
 /// Blocks like [[vm]] are told apart by their lines: `vm[3].memory` becomes `vm.memory`.

@@ -9,8 +9,10 @@ use livemig_core::units::{Bytes, PAGE_SIZE, Rate, Span};
 pub(crate) trait Quantity: Copy {
     /// What is expected, with an example and the units, for messages and for the schema.
     const WHAT: &'static str;
-    /// The written form as a regular expression, for the schema; `None` where it is a plain number.
-    const PATTERN: Option<&'static str>;
+    /// What it is called in the schema.
+    const NAME: &'static str;
+    /// Its written form.
+    const FORM: Form;
 
     /// Reads the written form.
     ///
@@ -30,6 +32,23 @@ pub(crate) trait Quantity: Copy {
     fn from_base(base: f64) -> Self;
 }
 
+/// The shortest exact written form of a size.
+pub(crate) fn written_size(size: Bytes) -> String {
+    written(size.0, &SIZES)
+}
+
+/// The shortest exact written form of a time.
+pub(crate) fn written_time(time: Span) -> String {
+    written(time.0, &TIMES)
+}
+
+fn written(value: u64, units: &[(&str, u128)]) -> String {
+    let value = u128::from(value);
+    let whole = units.iter().filter(|(_, unit)| value > 0 && value.is_multiple_of(*unit));
+    let (name, unit) = whole.max_by_key(|(_, unit)| *unit).unwrap_or(&units[0]);
+    format!("{} {name}", value / unit)
+}
+
 /// A number as TOML tells it apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Number {
@@ -37,6 +56,19 @@ pub(crate) enum Number {
     Whole(i64),
     /// With one.
     Real(f64),
+}
+
+/// The written form of a quantity.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Form {
+    /// Text that matches this regular expression.
+    Text(&'static str),
+    /// A whole number, not negative.
+    Whole,
+    /// A number from 0 to 1.
+    Share,
+    /// A number above 0.
+    AboveZero,
 }
 
 /// Pages per second; byte rates are divided by the page size.
@@ -102,7 +134,8 @@ const BYTE_RATES_FROM: usize = 5;
 
 impl Quantity for Bytes {
     const WHAT: &'static str = r#"a size such as "5 GiB" (units: B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB, PiB)"#;
-    const PATTERN: Option<&'static str> = Some(r"^[0-9_.eE+-]+ *([kMGTP]?B|[KMGTP]iB)$");
+    const NAME: &'static str = "Size";
+    const FORM: Form = Form::Text(r"^[0-9_.eE+-]+ *([kMGTP]?B|[KMGTP]iB)$");
 
     fn read(text: &str) -> Result<Bytes, String> {
         exact(text, &SIZES, Self::WHAT).map(Bytes)
@@ -120,7 +153,8 @@ impl Quantity for Bytes {
 
 impl Quantity for Span {
     const WHAT: &'static str = r#"a time such as "250 us" (units: ns, us, ms, s, min, h, d)"#;
-    const PATTERN: Option<&'static str> = Some(r"^[0-9_.eE+-]+ *(ns|us|ms|s|min|h|d)$");
+    const NAME: &'static str = "Time";
+    const FORM: Form = Form::Text(r"^[0-9_.eE+-]+ *(ns|us|ms|s|min|h|d)$");
 
     fn read(text: &str) -> Result<Span, String> {
         exact(text, &TIMES, Self::WHAT).map(Span)
@@ -137,7 +171,8 @@ impl Quantity for Span {
 
 impl Quantity for Rate {
     const WHAT: &'static str = r#"a rate such as "1 Gbit/s" or "125 MB/s" (units: bit/s, kbit/s, Mbit/s, Gbit/s, Tbit/s, B/s, kB/s, MB/s, GB/s, TB/s, KiB/s, MiB/s, GiB/s, TiB/s)"#;
-    const PATTERN: Option<&'static str> = Some(r"^[0-9_.eE+-]+ *([kMGT]?bit|[kMGT]?B|[KMGT]iB)/s$");
+    const NAME: &'static str = "Rate";
+    const FORM: Form = Form::Text(r"^[0-9_.eE+-]+ *([kMGT]?bit|[kMGT]?B|[KMGT]iB)/s$");
 
     fn read(text: &str) -> Result<Rate, String> {
         let (number, factor) = factor(text, &RATES, Self::WHAT)?;
@@ -155,7 +190,8 @@ impl Quantity for Rate {
 
 impl Quantity for PageRate {
     const WHAT: &'static str = r#"a page rate such as "20000 pages/s" or "80 MB/s" (units: pages/s, B/s, kB/s, MB/s, GB/s, TB/s, KiB/s, MiB/s, GiB/s, TiB/s)"#;
-    const PATTERN: Option<&'static str> = Some(r"^[0-9_.eE+-]+ *(pages|[kMGT]?B|[KMGT]iB)/s$");
+    const NAME: &'static str = "PageRate";
+    const FORM: Form = Form::Text(r"^[0-9_.eE+-]+ *(pages|[kMGT]?B|[KMGT]iB)/s$");
 
     fn read(text: &str) -> Result<PageRate, String> {
         let mut units = vec![("pages/s", PAGE_SIZE as f64)];
@@ -176,7 +212,8 @@ impl Quantity for PageRate {
 
 impl Quantity for Count {
     const WHAT: &'static str = "a whole number from 0 to 4294967295";
-    const PATTERN: Option<&'static str> = None;
+    const NAME: &'static str = "Count";
+    const FORM: Form = Form::Whole;
 
     fn read(text: &str) -> Result<Count, String> {
         text.trim().parse().map(Count).map_err(|_| format!("`{text}` is not {}", Self::WHAT))
@@ -200,7 +237,8 @@ impl Quantity for Count {
 
 impl Quantity for Fraction {
     const WHAT: &'static str = "a number from 0 to 1";
-    const PATTERN: Option<&'static str> = None;
+    const NAME: &'static str = "Fraction";
+    const FORM: Form = Form::Share;
 
     fn read(text: &str) -> Result<Fraction, String> {
         let number = decimal(text.trim()).ok().map(Decimal::to_f64).filter(|x| *x <= 1.0);
@@ -222,7 +260,8 @@ impl Quantity for Fraction {
 
 impl Quantity for Positive {
     const WHAT: &'static str = "a number above 0";
-    const PATTERN: Option<&'static str> = None;
+    const NAME: &'static str = "Positive";
+    const FORM: Form = Form::AboveZero;
 
     fn read(text: &str) -> Result<Positive, String> {
         let number = decimal(text.trim()).ok().map(Decimal::to_f64).filter(|x| x.is_finite() && *x > 0.0);
@@ -385,6 +424,16 @@ mod tests {
     }
 
     #[test]
+    fn the_written_form_is_the_shortest_exact_one() {
+        assert_eq!(written_size(Bytes::from_mib(256)), "256 MiB");
+        assert_eq!(written_size(Bytes(1_000_000_000_000)), "1 TB");
+        assert_eq!(written_size(Bytes(4097)), "4097 B");
+        assert_eq!(written_size(Bytes(0)), "0 B");
+        assert_eq!(written_time(Span::from_secs(7200)), "2 h");
+        assert_eq!(written_time(Span(1_500)), "1500 ns");
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         let message = |r: Result<Bytes, String>| r.unwrap_err();
         assert!(message(Bytes::read("5")).starts_with("`5` has no unit; expected a size such as"));
@@ -404,15 +453,19 @@ mod tests {
         #[test]
         fn sizes_round_trip(n in 0_u64..1 << 50, unit in 0_usize..SIZES.len()) {
             let (name, factor) = SIZES[unit];
-            let expected = u64::try_from(u128::from(n) * factor);
-            let read = Bytes::read(&format!("{n} {name}"));
-            prop_assert_eq!(read.ok().map(|b| b.0), expected.ok());
+            let expected = u64::try_from(u128::from(n) * factor).ok().map(Bytes);
+            let read = Bytes::read(&format!("{n} {name}")).ok();
+            prop_assert_eq!(read, expected);
+            if let Some(size) = read {
+                prop_assert_eq!(Bytes::read(&written_size(size)), Ok(size));
+            }
         }
 
         #[test]
         fn times_round_trip(ns in 0_u64..1 << 62) {
             let text = format!("{}.{:09} s", ns / 1_000_000_000, ns % 1_000_000_000);
             prop_assert_eq!(Span::read(&text), Ok(Span(ns)));
+            prop_assert_eq!(Span::read(&written_time(Span(ns))), Ok(Span(ns)));
         }
 
         #[test]

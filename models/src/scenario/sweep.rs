@@ -67,6 +67,11 @@ impl Sweep {
         Ok(sweep)
     }
 
+    /// Whether nothing is swept.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.axes.is_empty()
+    }
+
     /// How many points there are; 1 without a sweep.
     pub(crate) fn points(&self) -> u64 {
         self.points

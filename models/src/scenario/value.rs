@@ -4,7 +4,7 @@ use super::deserializer::{LINE, OR_TABLE};
 use super::error::Fault;
 use super::expression::{Template, Variables};
 use super::files::Row;
-use super::quantity::{Number, Quantity};
+use super::quantity::{Form, Number, Quantity};
 use rand::RngExt as _;
 use rand_distr::{Distribution as _, StandardNormal};
 use rand_pcg::Pcg64Mcg;
@@ -92,7 +92,7 @@ impl<'de, Q: Quantity, const FLEET: bool> Visitor<'de> for QuantityVisitor<Q, FL
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Origin<Q>, E> {
         if FLEET && Template::is_needed(text) {
             Template::compile(text).map(Origin::Pattern).map_err(E::custom)
-        } else if Q::PATTERN.is_none() {
+        } else if !matches!(Q::FORM, Form::Text(_)) {
             Err(E::invalid_type(de::Unexpected::Str(text), &self))
         } else {
             Q::read(text).map(Origin::Constant).map_err(E::custom)

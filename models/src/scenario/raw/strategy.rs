@@ -2,6 +2,7 @@
 
 use crate::scenario::deserializer::OR_TABLE;
 use crate::scenario::quantity::{Fraction, Positive};
+use crate::scenario::schema::or_name_alone;
 use crate::scenario::value::{At, Constant};
 use livemig_core::units::{Rate, Span};
 use schemars::JsonSchema;
@@ -40,6 +41,7 @@ impl<'de> Deserialize<'de> for Strategy {
 /// Options over a preset; what is left out is as in the preset.
 #[derive(Debug, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "StrategyOptions")]
 pub(crate) struct Options {
     /// Name in results. Default: the preset's.
     pub(crate) name: Option<At<String>>,
@@ -70,7 +72,7 @@ pub(crate) struct Options {
 /// A stop rule; its options are as in the origin when left out.
 #[derive(Debug, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-#[schemars(tag = "rule")]
+#[schemars(tag = "rule", transform = or_name_alone)]
 pub(crate) enum Stop {
     /// Xen's: few pages left; capped by rounds, by a multiple of memory, or by a round that grew.
     Clark {
@@ -137,7 +139,7 @@ pub(crate) enum Escalation {
 /// A throttling policy; its options are as in the origin when left out.
 #[derive(Debug, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-#[schemars(tag = "policy")]
+#[schemars(tag = "policy", transform = or_name_alone)]
 pub(crate) enum Throttle {
     /// QEMU's: in steps, while too much of what is sent is dirty again.
     AutoConverge {

@@ -2,6 +2,7 @@
 
 use crate::scenario::deserializer::SPLIT;
 use crate::scenario::quantity::{PageRate, Positive};
+use crate::scenario::schema::or_name_alone;
 use crate::scenario::value::{At, Constant, Text, Value};
 use livemig_core::units::{Bytes, Span};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -12,7 +13,7 @@ use std::fmt;
 /// A guest's accesses to its memory, by kind.
 #[derive(Debug, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-#[schemars(tag = "kind")]
+#[schemars(tag = "kind", transform = or_name_alone)]
 pub(crate) enum Workload {
     /// No accesses.
     Idle,
@@ -154,12 +155,16 @@ impl JsonSchema for Phase {
 
     /// A steady workload whose every kind also has the key `for`.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let duration = Constant::<Span>::json_schema(generator).to_value();
+        let mut duration = generator.subschema_for::<Constant<Span>>();
+        duration.insert("description".to_owned(), "How long; the last phase may leave it out and stays.".into());
         let mut schema = Steady::json_schema(generator);
         if let Some(kinds) = schema.get_mut("oneOf").and_then(serde_json::Value::as_array_mut) {
             for kind in kinds {
+                if let Some(kind) = kind.as_object_mut() {
+                    kind.insert("additionalProperties".to_owned(), false.into());
+                }
                 if let Some(properties) = kind.get_mut("properties").and_then(serde_json::Value::as_object_mut) {
-                    properties.insert("for".to_owned(), duration.clone());
+                    properties.insert("for".to_owned(), duration.clone().to_value());
                 }
             }
         }

@@ -6,7 +6,7 @@ use crate::scenario::error::Fault;
 use crate::scenario::files::Files;
 use crate::scenario::fleet::Fleet;
 use crate::scenario::names::{Blocks, Names};
-use crate::scenario::quantity::{Count, Quantity};
+use crate::scenario::quantity::{Count, Quantity, written_size};
 use crate::scenario::raw::{self, Document};
 use crate::scenario::value::{Member, Text, Value};
 use crate::world::{Endpoint, Flow, Host, HostId, Nic, Rack, Role, Traffic, Vm, VmId, Workload};
@@ -80,7 +80,7 @@ fn host(raw: &raw::Host, member: &Member<'_>, calibration: &Calibration, racks: 
             Some(raw::Role::Staging) => Role::Staging,
         },
         rack: raw.rack.as_ref().map(|text| reference(text, member, "host.rack", racks)).transpose()?,
-        nics: raw.nics.value.iter().map(|nic| self::nic(nic, member, calibration)).collect::<Result<_, _>>()?,
+        nics: raw.nics.value.iter().enumerate().map(|(n, nic)| self::nic(nic, n, member, calibration)).collect::<Result<_, _>>()?,
         cores,
         memory: optional(raw.memory.as_ref(), member, "host.memory")?,
         reception: positive(&raw.reception, "host.reception")?,
@@ -88,11 +88,13 @@ fn host(raw: &raw::Host, member: &Member<'_>, calibration: &Calibration, racks: 
     })
 }
 
-fn nic(raw: &raw::Nic, member: &Member<'_>, calibration: &Calibration) -> Result<Nic, Fault> {
-    let rate = above_zero(&raw.rate, member, "host.nics.rate")?;
-    let goodput = optional(raw.goodput.as_ref(), member, "host.nics.goodput")?.map_or(calibration.goodput, |f| f.0);
+fn nic(raw: &raw::Nic, number: usize, member: &Member<'_>, calibration: &Calibration) -> Result<Nic, Fault> {
+    // The number makes the NICs of a host draw different values.
+    let key = |key| format!("host.nics[{number}].{key}");
+    let rate = above_zero(&raw.rate, member, &key("rate"))?;
+    let goodput = optional(raw.goodput.as_ref(), member, &key("goodput"))?.map_or(calibration.goodput, |f| f.0);
     if let (true, Some(value)) = (goodput <= 0.0, &raw.goodput) {
-        return Err(member.fault(value.line, "host.nics.goodput", "must be above 0, at most 1"));
+        return Err(member.fault(value.line, &key("goodput"), "must be above 0, at most 1"));
     }
     Ok(Nic { rate, goodput })
 }
@@ -165,7 +167,7 @@ pub(super) fn vms(
 fn vm(raw: &raw::Vm, member: &Member<'_>, host: HostId, files: &mut Files) -> Result<Vm, Fault> {
     let memory = raw.memory.get(member, "vm.memory")?;
     if memory.is_zero() || memory > MAX_MEMORY {
-        let problem = format!("a VM has from 1 byte to 2^50 bytes (1 PiB) of memory, not {memory}");
+        let problem = format!("a VM has from 1 B to 1 PiB of memory, not {}", written_size(memory));
         return Err(member.fault(raw.memory.line, "vm.memory", &problem));
     }
     let vcpus = optional(raw.vcpus.as_ref(), member, "vm.vcpus")?.map_or(1, |Count(n)| n);

@@ -8,6 +8,7 @@ mod workload;
 use super::error::Fault;
 use super::files::Files;
 use super::names::Names;
+use super::quantity::written_time;
 use super::raw::Document;
 use crate::calibration::Calibration;
 use crate::world::{Strategy, World};
@@ -89,7 +90,11 @@ pub(crate) fn resolve(document: &Document, frame: Frame, files: &mut Files) -> R
 /// A moment of the plan; it must come before the horizon.
 fn moment(at: Span, horizon: Span, line: u32, key: &str) -> Result<Time, Fault> {
     if at >= horizon {
-        return Err(Fault::at(line, key, format!("{at} is not before the horizon of {horizon}: it would never happen")));
+        return Err(Fault::at(
+            line,
+            key,
+            format!("{} is not before the horizon, {}: it would never happen", written_time(at), written_time(horizon)),
+        ));
     }
     Ok(Time::ZERO + at)
 }

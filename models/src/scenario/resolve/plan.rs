@@ -5,6 +5,7 @@ use super::{Frame, moment, workload};
 use crate::scenario::error::Fault;
 use crate::scenario::files::Files;
 use crate::scenario::names::Names;
+use crate::scenario::quantity::written_time;
 use crate::scenario::raw::{self, Event, Migrate};
 use crate::scenario::value::{At, Member};
 use crate::world::{Host, HostId, Incident, Move, Role, ScheduledEvent, Vm, VmId};
@@ -146,8 +147,7 @@ impl Context<'_> {
     /// When an event is not exactly one thing, or about something that does not exist.
     pub(super) fn events(&self, raw: &[At<Event>], moves: &[Move], files: &mut Files) -> Result<Vec<ScheduledEvent>, Fault> {
         let mut events = Vec::new();
-        for event in raw {
-            let At { line, value: event } = event;
+        for (number, At { line, value: event }) in raw.iter().enumerate() {
             let at = moment(event.at.value.0, self.frame.horizon, event.at.line, "event.at")?;
             let mut add = |what| events.push(ScheduledEvent { at, what });
             match Kind::of(event, *line)? {
@@ -163,13 +163,15 @@ impl Context<'_> {
                 Kind::Change(name) => {
                     for vm in self.find_vms(name, "event.vm")? {
                         let guest = self.vm(vm);
+                        // The number makes different events draw different values.
+                        let key = |what| format!("event[{number}].{what}");
                         let member = Member { index: None, row: None, seed: self.frame.seed, name: &guest.name };
                         if let Some(raw) = &event.workload {
-                            let workload = workload::resolve(raw, &member, "event.workload", guest.memory, files)?;
+                            let workload = workload::resolve(raw, &member, &key("workload"), guest.memory, files)?;
                             add(Incident::Workload(vm, workload));
                         }
                         if let Some(raw) = &event.traffic {
-                            add(Incident::Traffic(vm, traffic(raw, &member, "event.traffic")?));
+                            add(Incident::Traffic(vm, traffic(raw, &member, &key("traffic"))?));
                         }
                     }
                 }
@@ -188,7 +190,7 @@ impl Context<'_> {
         match moves.binary_search_by_key(&vm, |m| m.vm) {
             Err(_) => Err(Fault::at(line, "event.cancel", format!("`{name}` does not migrate"))),
             Ok(m) if at < moves[m].at => {
-                let problem = format!("the migration of `{name}` is requested only at {}", moves[m].at);
+                let problem = format!("the migration of `{name}` is requested only at {}", written_time(moves[m].at - Time::ZERO));
                 Err(Fault::at(line, "event.cancel", problem))
             }
             Ok(_) => Ok(()),

@@ -2,7 +2,7 @@
 
 use crate::scenario::error::Fault;
 use crate::scenario::files::Files;
-use crate::scenario::quantity::{PageRate, Positive};
+use crate::scenario::quantity::{PageRate, Positive, written_size};
 use crate::scenario::raw::{self, Steady};
 use crate::scenario::value::{Member, Text, Value};
 use crate::world::{Phase, Workload};
@@ -67,7 +67,8 @@ impl Place<'_> {
 
     fn fits(&self, bytes: Bytes, line: u32, key: &str) -> Result<Bytes, Fault> {
         if bytes > self.memory {
-            return Err(self.fault(line, key, &format!("{bytes} is more than the memory of the VM, {}", self.memory)));
+            let problem = format!("{} is more than the memory of the VM, {}", written_size(bytes), written_size(self.memory));
+            return Err(self.fault(line, key, &problem));
         }
         Ok(bytes)
     }
