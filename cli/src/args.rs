@@ -58,7 +58,7 @@ pub(crate) struct BatchArgs {
     /// Only read and check the scenario
     #[arg(long)]
     pub(crate) check: bool,
-    /// Write CSV files, manifest.json and charts to this directory
+    /// Write CSV files, manifest.json and charts to this directory; timelines only of runs with at most 1000 migrations
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
     /// How rows are printed

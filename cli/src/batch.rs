@@ -14,8 +14,12 @@ use livemig_core::ledger::whole;
 use livemig_core::machine::Outcome;
 use livemig_models::world::{HostId, World};
 use livemig_sim::{RunResult, Settings};
+use std::mem;
 use std::num::NonZero;
 use std::thread::available_parallelism;
+
+/// A run with more migrations than this keeps no timelines: nobody looks at them, and they are most of the output.
+const MOST_TIMELINES: usize = 1000;
 
 /// How a command shows results.
 pub(crate) trait View<'a> {
@@ -119,7 +123,7 @@ pub(crate) fn drive<'a>(args: &BatchArgs, loaded: &'a Loaded, view: &mut impl Vi
     let settings = |job: &Job| Settings {
         horizon: scenario.horizon,
         seed: job.seed(scenario.seed),
-        timeline: args.output.is_some(),
+        timeline: args.output.is_some() && scenario.points[job.point].world.moves.len() <= MOST_TIMELINES,
         sampled: scenario.replicates > 1,
     };
     let work = |job: &Job| {
@@ -129,8 +133,8 @@ pub(crate) fn drive<'a>(args: &BatchArgs, loaded: &'a Loaded, view: &mut impl Vi
     let mut tally = Tally::default();
     let progress = Progress::new(jobs.len());
     let result = jobs::in_order(&jobs, threads, work, |job, result| {
-        let result = result.with_context(|| reproduction(loaded, job))?;
-        let records = records(loaded, job, &result);
+        let mut result = result.with_context(|| reproduction(loaded, job))?;
+        let records = records(loaded, job, &mut result);
         tally.count(&records);
         let filed = files.as_mut().map_or(Ok(()), |(files, _)| files.add(&records, &result));
         progress.step(|| out.write(&view.add(job, records)))?;
@@ -153,8 +157,8 @@ fn reproduction(loaded: &Loaded, job: &Job) -> String {
     format!("{strategy}, point {}, replicate {} failed (reproduce with: {command} --threads 1)", job.point, job.replicate)
 }
 
-/// The rows of a run.
-fn records<'a>(loaded: &'a Loaded, job: &Job, result: &RunResult) -> Vec<Record<'a>> {
+/// The rows of a run, whose metrics move into them.
+fn records<'a>(loaded: &'a Loaded, job: &Job, result: &mut RunResult) -> Vec<Record<'a>> {
     let scenario = &loaded.scenario;
     let point = &scenario.points[job.point];
     let of = |vm, source, destination, technique, metrics| Record {
@@ -169,18 +173,18 @@ fn records<'a>(loaded: &'a Loaded, job: &Job, result: &RunResult) -> Vec<Record<
         technique,
         metrics,
     };
-    let migrations = &result.migrations;
-    let mut records: Vec<Record<'a>> = migrations
-        .iter()
+    let together = (result.migrations.len() > 1).then(|| whole(result.migrations.iter().map(|m| &m.metrics)));
+    let mut records: Vec<Record<'a>> = result
+        .migrations
+        .iter_mut()
         .map(|m| {
             let vm = point.world.vms.get(m.vm.0 as usize).map_or("?", |vm| vm.name.as_str());
-            of(vm, host(&point.world, m.source), host(&point.world, m.destination), Some(m.technique), m.metrics.clone())
+            of(vm, host(&point.world, m.source), host(&point.world, m.destination), Some(m.technique), mem::take(&mut m.metrics))
         })
         .collect();
-    if records.len() > 1 {
+    if let Some(metrics) = together {
         let (source, destination) = (common(&records, |r| r.source), common(&records, |r| r.destination));
         let technique = common(&records, |r| r.technique);
-        let metrics = whole(migrations.iter().map(|m| &m.metrics));
         records.push(of(WHOLE, source, destination, technique, metrics));
     }
     records

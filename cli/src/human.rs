@@ -59,7 +59,7 @@ pub(crate) fn span(s: Span) -> String {
     }
 }
 
-/// A length of time in at most three digits, as in `312 ms` or `1 min`, for labels of charts.
+/// A length of time in at most three digits, as in `10 ms` or `1 min`, for axes of charts.
 pub(crate) fn short_seconds(s: f64) -> String {
     if s == 0.0 {
         return NO_TIME.to_owned();
@@ -160,16 +160,26 @@ fn significant(x: f64) -> String {
     format!("{x:.decimals$}")
 }
 
+/// A length of time in three digits, as in `312 ms` or `2.10 s`, for values in charts.
+pub(crate) fn value_seconds(s: f64) -> String {
+    if s == 0.0 {
+        return NO_TIME.to_owned();
+    }
+    let Scaled { unit, .. } = scaled(s, &TIME_UNITS);
+    let size = TIME_UNITS.iter().find(|(name, ..)| *name == unit).map_or(1.0, |(_, size, _)| *size);
+    value_in(s, unit, size)
+}
+
+/// A length of time in three digits in a given unit of that many seconds.
+pub(crate) fn value_in(s: f64, unit: &str, size: f64) -> String {
+    if s == 0.0 { format!("0 {unit}") } else { format!("{} {unit}", three_digits(s / size)) }
+}
+
 /// A length of time that is a whole number of days, hours or minutes.
 fn in_whole_units(s: f64) -> Option<String> {
     let units = [(DAY, "d"), (HOUR, "h"), (MINUTE, "min")];
     let (size, unit) = units.into_iter().find(|(size, _)| s >= *size && s % size == 0.0)?;
     Some(format!("{} {unit}", s / size))
-}
-
-/// A length of time in at most three digits in a given unit of that many seconds.
-pub(crate) fn short_in(s: f64, unit: &str, size: f64) -> String {
-    format!("{} {unit}", trimmed(&three_digits(s / size)))
 }
 
 /// Three significant digits of a number below 1000 in size, more of a larger one.
@@ -212,6 +222,8 @@ mod tests {
 
     #[test]
     fn labels_are_short() {
+        assert_eq!(["0 s", "313 ms", "2.10 s", "104 s"].map(str::to_owned), [0.0, 0.3127, 2.1, 104.04].map(value_seconds));
+        assert_eq!((value_in(90.0, "min", 60.0), value_in(0.0, "min", 60.0)), ("1.50 min".to_owned(), "0 min".to_owned()));
         for (s, text) in [
             (0.0, "0 s"),
             (0.3127, "313 ms"),

@@ -87,6 +87,11 @@ pub(crate) fn sweep_column(key: &str) -> String {
 }
 
 impl Record<'_> {
+    /// The values of the first `n` columns.
+    pub(crate) fn first_values(&self, n: usize) -> Vec<Value> {
+        COLUMNS.iter().take(n).map(|(_, read)| read(self)).collect()
+    }
+
     /// The values of all columns, swept keys included.
     pub(crate) fn values(&self) -> Vec<Value> {
         let fixed = COLUMNS.iter().map(|(_, read)| read(self));

@@ -7,7 +7,7 @@ use super::canvas::{Anchor, Canvas, Font};
 use super::data::{Group, Results, Row};
 use super::palette::{BLUE, Color, FAINT, GREEN, GRID, INK, ORANGE, PAPER, PURPLE, STRIPE, VERMILION, tint};
 use super::scale::{Scale, Tick, log_time, time_ticks, time_unit};
-use crate::human::{plural, short_in, short_seconds};
+use crate::human::{plural, value_in, value_seconds};
 use crate::summary::Spread;
 
 const WIDTH: f64 = 1040.0;
@@ -25,8 +25,8 @@ const SMALL: Font = Font::new(10.5).colored(FAINT);
 const HEAD: f64 = 104.0;
 /// Height of everything below the last row.
 const FOOT: f64 = 44.0;
-/// The widest column of names.
-const NAMES: f64 = 190.0;
+/// The narrowest and the widest column of names.
+const NAMES: (f64, f64) = (90.0, 190.0);
 const GAP: f64 = 26.0;
 /// Values that are further apart than this are shown on a logarithmic axis.
 const LINEAR_UP_TO: f64 = 25.0;
@@ -40,7 +40,8 @@ pub(super) fn draw(results: &Results) -> Option<Canvas> {
     let bottom = rows.last()?.y + ROW;
     let mut canvas = Canvas::new(WIDTH, bottom + FOOT);
     head(&mut canvas, results);
-    let names = results.groups.iter().map(|g| NAME.width(&g.strategy)).fold(90.0, f64::max).min(NAMES);
+    let names = results.groups.iter().map(|g| NAME.width(&g.strategy).max(SMALL.width(&remark(&g.runs))));
+    let names = names.fold(NAMES.0, f64::max).min(NAMES.1);
     ground(&mut canvas, &rows, names);
     let left = MARGIN + names + GAP;
     let width = (WIDTH - MARGIN - left - 3.0 * GAP) / 4.0;
@@ -117,7 +118,7 @@ fn remark(runs: &[Row]) -> String {
         (Some(run), 1) => run.outcome.clone(),
         (Some(_), _) => format!("{completed} of {n} completed"),
         (None, _) if converged == n => String::new(),
-        (None, 1) => "did not converge".to_owned(),
+        (None, _) if converged == 0 => "did not converge".to_owned(),
         (None, _) => format!("{converged} of {n} converged"),
     }
 }
@@ -133,7 +134,7 @@ fn time_panel(
     canvas.text((left, HEAD - 30.0), title, PANEL, Anchor::Start);
     let spreads: Vec<Option<Spread>> =
         rows.iter().map(|row| Spread::of(row.group.runs.iter().filter_map(&read).collect())).collect();
-    let labels = spreads.iter().flatten().map(|s| LABEL.width(&short_seconds(s.median))).fold(LABEL.width("123 ms"), f64::max);
+    let labels = spreads.iter().flatten().map(|s| LABEL.width(&value_seconds(s.median))).fold(LABEL.width("123 ms"), f64::max);
     let axis = axis(&spreads, (left, right - labels - 8.0));
     grid(canvas, &axis, rows, bottom);
     for (row, spread) in rows.iter().zip(&spreads) {
@@ -155,7 +156,7 @@ struct Axis {
 
 impl Axis {
     fn label(&self, seconds: f64) -> String {
-        self.unit.map_or_else(|| short_seconds(seconds), |(unit, size)| short_in(seconds, unit, size))
+        self.unit.map_or_else(|| value_seconds(seconds), |(unit, size)| value_in(seconds, unit, size))
     }
 }
 
@@ -260,7 +261,7 @@ fn stack(canvas: &mut Canvas, scale: &Scale, y: f64, parts: [f64; 3]) {
         }
         before += part;
     }
-    let text = parts.map(short_seconds).join(" + ");
+    let text = parts.map(value_seconds).join(" + ");
     let font = fitting_font(&text, scale);
     canvas.text((scale.pixels().0, y + BAR / 2.0 + 9.0), &text, font, Anchor::Start);
 }

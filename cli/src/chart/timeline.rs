@@ -21,6 +21,9 @@ const PANEL: Font = Font::new(12.5).bold();
 const TICK: Font = Font::new(11.0).colored(FAINT);
 const NOTE: Font = Font::new(11.0);
 
+/// Rounds narrower than this are drawn without sides.
+const ROUND_WITH_SIDES: f64 = 5.0;
+
 /// What the line at the end of a migration says.
 const COMPLETE: &str = "complete";
 
@@ -149,7 +152,7 @@ fn panels(group: &Group, story: &Story) -> Vec<Panel> {
     let sizes: Vec<f64> = story.rounds.iter().flat_map(|r| [Some(r.pages), r.dirty]).flatten().filter(|b| *b > 0.0).collect();
     if let (Some(low), Some(high)) = (sizes.iter().copied().reduce(f64::min), sizes.iter().copied().reduce(f64::max)) {
         let (range, ticks) = log_bytes(low, high, 5);
-        let title = "Memory to send in each round (bars) and dirty at its end (points)".to_owned();
+        let title = "Memory of each round (bars) and dirty at its end (points)".to_owned();
         add(Content::Rounds, title, 120.0, range, true, ticks);
     }
     panels
@@ -173,7 +176,7 @@ fn head(canvas: &mut Canvas, results: &Results, group: &Group, story: &Story) {
     if !story.rounds.is_empty() {
         facts.push(plural(story.rounds.len(), "round"));
     }
-    canvas.text((left, 52.0), &SUBTITLE.cut(&facts.join("  ·  "), RIGHT - left), SUBTITLE, Anchor::Start);
+    canvas.text((left, 52.0), &SUBTITLE.cut(&facts.join(" · "), RIGHT - left), SUBTITLE, Anchor::Start);
     let mut shown: Vec<&str> = Vec::new();
     let mut x = left;
     for (_, _, name) in &story.phases {
@@ -271,8 +274,11 @@ fn rounds(canvas: &mut Canvas, rounds: &[Round], panel: &Panel, view: &View) {
         let top = panel.y.at(round.pages);
         let right = right.max(left + 1.0);
         canvas.rect((left, top), (right, panel.bottom), tint(BLUE, 0.45));
-        canvas.path(&[(left, panel.bottom), (left, top), (right, top), (right, panel.bottom)], BLUE, 1.0);
-        let label = (round.index + 1).to_string();
+        // Sides of rounds too short for them would hide everything else.
+        let sides = right - left >= ROUND_WITH_SIDES;
+        let outline = [(left, panel.bottom), (left, top), (right, top), (right, panel.bottom)];
+        canvas.path(if sides { &outline } else { &outline[1..3] }, BLUE, 1.0);
+        let label = round.index.to_string();
         if NOTE.width(&label) + 4.0 <= right - left {
             let y = if panel.bottom - top > 18.0 { top + 9.0 } else { top - 8.0 };
             canvas.text((f64::midpoint(left, right), y), &label, NOTE, Anchor::Middle);

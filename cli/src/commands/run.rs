@@ -15,7 +15,7 @@ use std::iter;
 
 pub(super) fn run(args: &RunArgs) -> Result<Answer> {
     let Some(loaded) = batch::load(&args.batch)? else { return Ok(Answer::Done) };
-    let mut view = Rows { format: args.batch.format, loaded: &loaded, printed: false };
+    let mut view = Rows { format: args.batch.format, loaded: &loaded, layout: layout(&loaded), printed: false };
     let tally = batch::drive(&args.batch, &loaded, &mut view)?;
     Ok(if tally.complain_of_failures(&loaded) { Answer::Negative } else { Answer::Done })
 }
@@ -24,6 +24,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Answer> {
 struct Rows<'a> {
     format: Format,
     loaded: &'a Loaded,
+    layout: Vec<Layout>,
     /// The head of the table is out.
     printed: bool,
 }
@@ -50,26 +51,7 @@ impl<'a> View<'a> for Rows<'a> {
 impl Rows<'_> {
     fn table(&mut self, records: &[Record<'_>], style: Style) -> String {
         let rows = records.iter().map(|record| self.cells(record)).collect();
-        table::render(&self.layout(), rows, style, !std::mem::replace(&mut self.printed, true))
-    }
-
-    /// Points and replicates have a column only when there are several.
-    fn layout(&self) -> Vec<Layout> {
-        let scenario = &self.loaded.scenario;
-        let strategies = scenario.points.iter().flat_map(|p| &p.strategies).map(|s| s.name.as_str());
-        let vms = scenario.points.iter().flat_map(|p| &p.world.vms).map(|vm| vm.name.as_str());
-        let mut layout = Vec::new();
-        let (point, replicate) = (scenario.points.len().to_string(), scenario.replicates.to_string());
-        layout.extend((scenario.points.len() > 1).then(|| right("point").fitting(iter::once(point.as_str()))));
-        layout.extend((scenario.replicates > 1).then(|| right("repl.").fitting(iter::once(replicate.as_str()))));
-        layout.extend([
-            left("strategy").fitting(strategies),
-            left("vm").fitting(vms),
-            left("outcome").fitting(iter::once("unfinished")),
-        ]);
-        let widths = [("eviction", TIME), ("total", TIME), ("downtime", TIME), ("sent", BYTES)];
-        layout.extend(widths.map(|(title, widest)| right(title).fitting(iter::once(widest))));
-        layout
+        table::render(&self.layout, rows, style, !std::mem::replace(&mut self.printed, true))
     }
 
     fn cells(&self, record: &Record<'_>) -> Vec<String> {
@@ -83,6 +65,25 @@ impl Rows<'_> {
         cells.push(human::bytes(m.bytes.total().0 as f64));
         cells
     }
+}
+
+/// Points and replicates have a column only when there are several.
+fn layout(loaded: &Loaded) -> Vec<Layout> {
+    let scenario = &loaded.scenario;
+    let strategies = scenario.points.iter().flat_map(|p| &p.strategies).map(|s| s.name.as_str());
+    let vms = scenario.points.iter().flat_map(|p| &p.world.vms).map(|vm| vm.name.as_str());
+    let mut layout = Vec::new();
+    let (point, replicate) = (scenario.points.len().to_string(), scenario.replicates.to_string());
+    layout.extend((scenario.points.len() > 1).then(|| right("point").fitting(iter::once(point.as_str()))));
+    layout.extend((scenario.replicates > 1).then(|| right("repl.").fitting(iter::once(replicate.as_str()))));
+    layout.extend([
+        left("strategy").fitting(strategies),
+        left("vm").fitting(vms),
+        left("outcome").fitting(iter::once("unfinished")),
+    ]);
+    let widths = [("eviction", TIME), ("total", TIME), ("downtime", TIME), ("sent", BYTES)];
+    layout.extend(widths.map(|(title, widest)| right(title).fitting(iter::once(widest))));
+    layout
 }
 
 /// The widest texts that [`human`] makes.

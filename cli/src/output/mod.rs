@@ -74,14 +74,14 @@ impl OutputDir {
     /// When a file cannot be written.
     pub(crate) fn add(&mut self, records: &[Record<'_>], result: &RunResult) -> Result<()> {
         for (record, migration) in records.iter().zip(&result.migrations) {
-            let run = record.values().into_iter().take(RUN_COLUMNS.len()).collect::<Vec<Value>>();
+            let run = record.first_values(RUN_COLUMNS.len());
             rounds_csv::write(&mut self.rounds, &run, &migration.rounds)?;
             timeline_csv::write(&mut self.timeline, &run, &migration.timeline)?;
         }
         if let (Some(file), Some(record)) = (&mut self.flows, records.first()) {
             for flow in &result.flows {
-                let run = record.values().into_iter().take(RUN_COLUMNS.len() - 1);
-                file.row(run.chain([flow.name.as_str().into(), Value::Number(flow.mean.0)]))?;
+                let run = record.first_values(RUN_COLUMNS.len() - 1);
+                file.row(run.into_iter().chain([flow.name.as_str().into(), Value::Number(flow.mean.0)]))?;
             }
             file.flush()?;
         }
