@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod conductor;
+pub mod drain;
 pub mod ledger;
 pub mod machine;
 pub mod pages;

@@ -1,5 +1,7 @@
 //! Policies: the small decisions inside a strategy, each pure and in a file of its own, named with its origin.
 
+pub mod order;
+pub mod placement;
 pub mod stop;
 pub mod throttle;
 pub mod timeout;
