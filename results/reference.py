@@ -154,7 +154,8 @@ def geometric_series(program):
             rest, n = rest * ratio, n + 1
         total = memory / bandwidth * (1 - ratio ** (n + 1)) / (1 - ratio)
         ours = float(r["total_migration_time_s"])
-        rows.append([f"{dirty / 1e6:g}", limit, n + 1, r["rounds"], f"{total:.9f}", f"{ours:.9f}", f"{abs(ours / total - 1):.1e}"])
+        rounds = n + (rest > 0)  # nothing is sent in the stopped round when nothing is left
+        rows.append([f"{dirty / 1e6:g}", limit, rounds, r["rounds"], f"{total:.9f}", f"{ours:.9f}", f"{abs(ours / total - 1):.1e}"])
     header = ["dirty_MBps", "downtime_limit_s", "closed_form_rounds", "livemig_rounds", "closed_form_total_s", "livemig_total_s",
               "total_deviation"]
     return table(header, rows)

@@ -29,6 +29,8 @@ pub(crate) struct Drive<F: Fidelity> {
     pub(crate) elide_zero_pages: bool,
     /// The order of the push that the guest waits for.
     order: Prepaging,
+    /// Pages have been collected, so that there is a dirty log to read.
+    collected: bool,
     /// The guest has started at the destination.
     pub(crate) switched: bool,
     /// Commands that wait for a cut link.
@@ -80,6 +82,7 @@ impl<F: Fidelity> Drive<F> {
             wake_key: None,
             elide_zero_pages: true,
             order,
+            collected: false,
             switched: false,
             parked: Vec::new(),
             memory_taken: 0.0,
@@ -200,7 +203,11 @@ impl<F: Fidelity> Engine<'_, F> {
         self.later(m, id, self.world.calibration.latency.times(2), Task::Acknowledged(reply));
     }
 
+    /// The time to read the dirty log. Before the first collection there is nothing to read: every page counts as dirty.
     fn scan_time(&self, m: u32) -> Span {
+        if !self.drives[m as usize].collected {
+            return Span::ZERO;
+        }
         let memory = self.world.vms[self.drives[m as usize].vm.0 as usize].memory;
         let per_gib = self.world.calibration.dirty_log_per_gib.as_secs_f64();
         Span::from_secs_f64(per_gib * memory.0 as f64 / Bytes::from_gib(1).0 as f64)
@@ -248,6 +255,7 @@ impl<F: Fidelity> Engine<'_, F> {
     }
 
     fn collect(&mut self, m: u32, id: CmdId, limit: Option<Bytes>, into: Option<CmdId>) {
+        self.drives[m as usize].collected = true;
         let vm = self.drives[m as usize].vm.0 as usize;
         let draw = self.settings.sampled.then_some(&mut self.rng);
         let set = self.guests[vm].guest.collect(limit, draw);
