@@ -26,8 +26,7 @@ pub(crate) struct Loaded {
 /// # Errors
 /// When the file cannot be read, or the scenario in it is wrong.
 pub(crate) fn load(path: &Path, seed: Option<u64>) -> Result<Loaded> {
-    let livemig_models::scenario::Loaded { mut scenario, effective, inputs } = livemig_models::scenario::load(path)?;
-    scenario.seed = seed.unwrap_or(scenario.seed);
+    let livemig_models::scenario::Loaded { scenario, effective, inputs } = livemig_models::scenario::load_with_seed(path, seed)?;
     Ok(Loaded { path: path.to_owned(), scenario, effective, inputs, asked: Vec::new() })
 }
 

@@ -67,7 +67,7 @@ fn the_manifest_says_what_was_run() {
     assert!(output.status.success(), "{}", stderr(&output));
     let text = fs::read_to_string(directory.path().join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(manifest["seed"], 11);
+    assert_eq!((&manifest["seed"], &manifest["effective"]["seed"]), (&11.into(), &11.into()));
     assert_eq!(manifest["strategies"], serde_json::json!(["hybrid"]));
     assert_eq!(manifest["scenario"]["name"], "small");
     assert_eq!(manifest["livemig"]["version"], env!("CARGO_PKG_VERSION"));
@@ -212,4 +212,12 @@ fn a_directory_that_cannot_be_made_is_an_error() {
         assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""));
         assert!(stderr(&output).contains("cannot make the output directory"), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn a_seed_draws_the_values_of_fleets_anew() {
+    let rows = |seed: &str| stdout(&livemig(&["run", "--format", "csv", "--seed", seed], "fleet.toml", None));
+    let (first, same, other) = (rows("1"), rows("1"), rows("2"));
+    assert_eq!(first, same);
+    assert_ne!(first, other);
 }

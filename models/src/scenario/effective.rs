@@ -32,10 +32,11 @@ pub(super) fn fill_in(written: Value, frame: Frame, first: &Point) -> Value {
     let mut default = |key: &str, value: Value| {
         root.entry(key).or_insert(value);
     };
-    default("seed", frame.seed.into());
     default("replicates", frame.replicates.into());
     default("horizon", span(frame.horizon));
     default("migrate", json!({}));
+    // It may have been replaced.
+    root.insert("seed".to_owned(), frame.seed.into());
     root.insert("calibration".to_owned(), calibration(&first.world.calibration));
     each(&mut root, "host", fill_host);
     each(&mut root, "vm", fill_vm);

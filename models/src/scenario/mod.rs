@@ -54,6 +54,15 @@ pub struct Loaded {
 /// # Errors
 /// When the file cannot be read, or the first thing in it that is wrong.
 pub fn load(path: &Path) -> Result<Loaded, ScenarioError> {
+    load_with_seed(path, None)
+}
+
+/// Reads the scenario file at `path` like [`load`], with `seed` instead of its own, from which also the values of its fleets
+/// are drawn.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn load_with_seed(path: &Path, seed: Option<u64>) -> Result<Loaded, ScenarioError> {
     let file = path.display().to_string();
     let unreadable = |source| ScenarioError::Unreadable { file: file.clone(), source };
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
@@ -61,7 +70,8 @@ pub fn load(path: &Path) -> Result<Loaded, ScenarioError> {
         return Err(Fault::at(1, "", format!("the file has {size} bytes; at most {MAX_SCENARIO} are read")).in_document(&file));
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    let mut loaded = parse(&text, path.parent().unwrap_or(Path::new("")), &file)?;
+    let base_dir = path.parent().unwrap_or(Path::new(""));
+    let mut loaded = build(&text, base_dir, &file, seed).map_err(|fault| fault.in_document(&file))?;
     loaded.inputs.insert(0, Input { path: path.to_owned(), hash: files::hash(text.as_bytes()) });
     Ok(loaded)
 }
@@ -72,10 +82,10 @@ pub fn load(path: &Path) -> Result<Loaded, ScenarioError> {
 /// # Errors
 /// The first thing that is wrong.
 pub fn parse(text: &str, base_dir: &Path, file_name: &str) -> Result<Loaded, ScenarioError> {
-    build(text, base_dir, file_name).map_err(|fault| fault.in_document(file_name))
+    build(text, base_dir, file_name, None).map_err(|fault| fault.in_document(file_name))
 }
 
-fn build(text: &str, base_dir: &Path, file_name: &str) -> Result<Loaded, Fault> {
+fn build(text: &str, base_dir: &Path, file_name: &str, seed: Option<u64>) -> Result<Loaded, Fault> {
     let mut root = Node::parse(text)?;
     let written = root.to_json();
     let sweep = Sweep::take(&mut root)?;
@@ -87,7 +97,7 @@ fn build(text: &str, base_dir: &Path, file_name: &str) -> Result<Loaded, Fault> 
     for number in 0..sweep.points() {
         let label = sweep.apply(&mut root, number)?;
         let Resolved { frame, name, world, strategies } =
-            resolved(&root, &mut files).map_err(|fault| blame(fault, &label, unswept.as_ref(), &mut files))?;
+            resolved(&root, seed, &mut files).map_err(|fault| blame(fault, &label, unswept.as_ref(), &mut files))?;
         total += world.hosts.len() + world.vms.len() + world.moves.len();
         if total > MAX_TOTAL {
             return Err(Fault::at(1, "sweep", format!("all points together have more than {MAX_TOTAL} hosts, VMs and migrations")));
@@ -111,8 +121,9 @@ struct Resolved {
     strategies: Vec<Strategy>,
 }
 
-fn resolved(root: &Node, files: &mut Files) -> Result<Resolved, Fault> {
-    let all = deserializer::read::<Document>(root).and_then(|document| {
+fn resolved(root: &Node, seed: Option<u64>, files: &mut Files) -> Result<Resolved, Fault> {
+    let all = deserializer::read::<Document>(root).and_then(|mut document| {
+        document.seed = seed.or(document.seed);
         let frame = resolve::frame(&document)?;
         let (world, strategies) = resolve::resolve(&document, frame, files)?;
         Ok(Resolved { frame, name: document.name.map(|at| at.value), world, strategies })
@@ -122,7 +133,7 @@ fn resolved(root: &Node, files: &mut Files) -> Result<Resolved, Fault> {
 
 /// Adds the point to a fault that the document has only there.
 fn blame(mut fault: Fault, label: &[(String, String)], unswept: Option<&Node>, files: &mut Files) -> Fault {
-    let without_sweep = unswept.and_then(|root| resolved(root, files).err());
+    let without_sweep = unswept.and_then(|root| resolved(root, None, files).err());
     if !label.is_empty() && without_sweep.as_ref() != Some(&fault) {
         let values: Vec<String> = label.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         fault.problem = format!("{} (at the point {} of the sweep)", fault.problem, values.join(", "));
