@@ -33,7 +33,7 @@ pub(super) fn phase(name: &str) -> Option<Color> {
         "preparation" => Some(tint(INK, 0.14)),
         "snapshots" => Some(tint(PURPLE, 0.25)),
         "live copy" => Some(tint(SKY, 0.25)),
-        "switch" => Some(tint(VERMILION, 0.55)),
+        "switch" => Some(tint(VERMILION, 0.42)),
         "push" => Some(tint(ORANGE, 0.28)),
         "gather" => Some(tint(GREEN, 0.22)),
         "release" => Some(tint(INK, 0.08)),

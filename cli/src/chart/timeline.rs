@@ -198,8 +198,6 @@ fn view(canvas: &mut Canvas, group: &Group, story: &Story, panels: &[Panel], vie
             Content::Work => series(canvas, &story.work, panel, view, GREEN),
             Content::Rounds => rounds(canvas, &story.rounds, panel, view),
         }
-        let (left, right) = view.x.pixels();
-        canvas.path(&[(left, panel.top), (left, panel.bottom), (right, panel.bottom)], INK, 1.0);
     }
     // The end of the migration, when it lies inside.
     let (from, to) = view.x.ends();
@@ -219,7 +217,7 @@ fn view(canvas: &mut Canvas, group: &Group, story: &Story, panels: &[Panel], vie
     }
 }
 
-/// Phases, grid lines, title and the labels of the vertical axis.
+/// Phases, grid lines, axes, title and the labels of the vertical axis.
 fn ground(canvas: &mut Canvas, story: &Story, panel: &Panel, view: &View) {
     let (left, right) = view.x.pixels();
     let (from, to) = view.x.ends();
@@ -238,6 +236,8 @@ fn ground(canvas: &mut Canvas, story: &Story, panel: &Panel, view: &View) {
             canvas.text((left - 7.0, y), &tick.label, TICK, Anchor::End);
         }
     }
+    // Below the values, which may lie on the axis.
+    canvas.path(&[(left, panel.top), (left, panel.bottom), (right, panel.bottom)], INK, 1.0);
     if view.main {
         canvas.text((left, panel.top - 14.0), &panel.title, PANEL, Anchor::Start);
     }
