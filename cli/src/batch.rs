@@ -125,6 +125,7 @@ pub(crate) fn drive<'a>(args: &BatchArgs, loaded: &'a Loaded, view: &mut impl Vi
         seed: job.seed(scenario.seed),
         timeline: args.output.is_some() && scenario.points[job.point].world.moves.len() <= MOST_TIMELINES,
         sampled: scenario.replicates > 1,
+        fidelity: livemig_sim::Fidelity::Class,
     };
     let work = |job: &Job| {
         let point = &scenario.points[job.point];

@@ -138,6 +138,12 @@ impl PushPlan {
         self.left.insert(page)
     }
 
+    /// The pages not handed out yet.
+    #[must_use]
+    pub fn rest(&self) -> &Bitmap {
+        &self.left
+    }
+
     /// Ends the plan: the pages that were not handed out.
     #[must_use = "pages that are taken and dropped are lost"]
     pub fn into_rest(self) -> Bitmap {

@@ -1,8 +1,8 @@
 //! The seam between the engine and the model of memory.
 //!
 //! The engine knows hosts, networks, commands and their prices in time. What a guest dirties, what it waits for and which pages are
-//! on their way is known to a model behind these traits: [`class`](crate::class) counts bytes per region. The engine is compiled
-//! once for each model.
+//! on their way is known to one of two models: [`class`](crate::class) counts bytes per region, [`page`](crate::page) gives every
+//! page an identity. The engine is compiled once for each.
 
 use livemig_core::ledger::Observation;
 use livemig_core::pages::PageSet;

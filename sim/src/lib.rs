@@ -10,6 +10,7 @@ mod fidelity;
 mod incidents;
 mod memory;
 pub mod network;
+mod page;
 pub mod queue;
 mod sample;
 mod traffic;
@@ -19,6 +20,16 @@ mod wiring;
 use livemig_core::ledger::{Metrics, RoundRecord, TimelinePoint};
 use livemig_core::units::{Rate, Span, Time};
 use livemig_models::world::{HostId, Strategy, VmId, World};
+
+/// How exactly memory is modelled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fidelity {
+    /// Bytes per region of the workload, in expectation: a round costs the same for 1 GiB and for 1 TiB.
+    #[default]
+    Class,
+    /// Pages with an identity and accesses drawn one by one: the judge of the other.
+    Page,
+}
 
 /// How a run is made and what is kept of it.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +41,10 @@ pub struct Settings {
     /// Keep the timeline of every migration.
     pub timeline: bool,
     /// Draw what a guest dirties instead of using its expectation.
+    /// At page fidelity it is always drawn.
     pub sampled: bool,
+    /// How exactly memory is modelled.
+    pub fidelity: Fidelity,
 }
 
 /// What a run has shown.
@@ -77,5 +91,8 @@ pub struct FlowResult {
 /// Runs every migration of `world` with `strategy` until all have ended and been observed, or until the horizon.
 #[must_use]
 pub fn run(world: &World, strategy: &Strategy, settings: Settings) -> RunResult {
-    engine::Engine::<class::Class>::new(world, strategy, settings).run()
+    match settings.fidelity {
+        Fidelity::Class => engine::Engine::<class::Class>::new(world, strategy, settings).run(),
+        Fidelity::Page => engine::Engine::<page::Page>::new(world, strategy, settings).run(),
+    }
 }

@@ -145,6 +145,37 @@ impl Bitmap {
         fresh
     }
 
+    /// Takes every page of `other` out; how many of them were there.
+    pub fn remove_all(&mut self, other: &Bitmap) -> u64 {
+        let mut removed = 0;
+        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
+            removed += u64::from((*mine & theirs).count_ones());
+            *mine &= !theirs;
+        }
+        self.count -= removed;
+        removed
+    }
+
+    /// Puts every page of `other` in; how many of them were not there before.
+    pub fn insert_all(&mut self, other: &Bitmap) -> u64 {
+        if other.words.len() > self.words.len() {
+            self.words.resize(other.words.len(), 0);
+        }
+        let mut fresh = 0;
+        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
+            fresh += u64::from((theirs & !*mine).count_ones());
+            *mine |= theirs;
+        }
+        self.count += fresh;
+        fresh
+    }
+
+    /// How many pages are both here and in `other`.
+    #[must_use]
+    pub fn common(&self, other: &Bitmap) -> u64 {
+        self.words.iter().zip(&other.words).map(|(mine, theirs)| u64::from((mine & theirs).count_ones())).sum()
+    }
+
     /// The pages in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = PageIndex> + '_ {
         let mut next = PageIndex(0);
@@ -260,6 +291,20 @@ mod tests {
             let after: BTreeSet<u64> = before.iter().copied().chain(at..at + limit).collect();
             prop_assert_eq!(set.count(), after.len() as u64);
             prop_assert_eq!(set.iter().map(|p| p.0).collect::<BTreeSet<_>>(), after);
+        }
+
+        #[test]
+        fn whole_sets_agree_with_sets_of_numbers(a in proptest::collection::btree_set(0u64..300, 0..80), b in proptest::collection::btree_set(0u64..300, 0..80)) {
+            let set = |pages: &BTreeSet<u64>| pages.iter().copied().map(PageIndex).collect::<Bitmap>();
+            let both = a.intersection(&b).count() as u64;
+            prop_assert_eq!(set(&a).common(&set(&b)), both);
+            let (mut less, mut more) = (set(&a), set(&a));
+            prop_assert_eq!(less.remove_all(&set(&b)), both);
+            prop_assert_eq!(more.insert_all(&set(&b)), b.len() as u64 - both);
+            prop_assert_eq!(less.count(), a.len() as u64 - both);
+            prop_assert_eq!(less.iter().map(|p| p.0).collect::<Vec<_>>(), a.difference(&b).copied().collect::<Vec<_>>());
+            prop_assert_eq!(more.iter().map(|p| p.0).collect::<Vec<_>>(), a.union(&b).copied().collect::<Vec<_>>());
+            prop_assert_eq!(more.count(), a.union(&b).count() as u64);
         }
 
         #[test]

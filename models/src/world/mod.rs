@@ -4,6 +4,7 @@ mod workload;
 mod zipf;
 
 pub use workload::{DirtyCurve, Pattern, Phase, Region, Workload};
+pub use zipf::power_sum;
 
 use crate::calibration::Calibration;
 use livemig_core::strategy::Spec;

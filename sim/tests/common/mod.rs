@@ -5,7 +5,7 @@ use livemig_core::strategy::{Spec, preset};
 use livemig_core::units::{Bytes, PAGE_SIZE, Rate, Span, Time};
 use livemig_models::calibration::Calibration;
 use livemig_models::world::{Host, HostId, Move, Nic, Role, Strategy, Traffic, Vm, VmId, Workload, World};
-use livemig_sim::{RunResult, Settings};
+use livemig_sim::{Fidelity, RunResult, Settings};
 
 /// No cost and no latency anywhere.
 pub(crate) fn ideal() -> Calibration {
@@ -76,5 +76,5 @@ pub(crate) fn run(world: &World, strategy: &Strategy) -> RunResult {
 }
 
 pub(crate) fn run_for(world: &World, strategy: &Strategy, horizon: Span) -> RunResult {
-    livemig_sim::run(world, strategy, Settings { horizon, seed: 1, timeline: false, sampled: false })
+    livemig_sim::run(world, strategy, Settings { horizon, seed: 1, timeline: false, sampled: false, fidelity: Fidelity::Class })
 }

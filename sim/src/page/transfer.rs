@@ -1,0 +1,331 @@
+//! Pages with an identity, or device state, on their way over the migration's bandwidth, one page after the other.
+
+use super::guest::Guest;
+use crate::fidelity::{Load, TransferModel, WirePrice};
+use livemig_core::ledger::Observation;
+use livemig_core::pages::{Bitmap, PageSet};
+use livemig_core::push_plan::PushPlan;
+use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex, Time};
+use livemig_core::vocabulary::{CmdId, Prepaging, Send, SendClass, Sent};
+use std::collections::VecDeque;
+
+const PAGE: f64 = PAGE_SIZE as f64;
+
+/// The wire bytes of pages.
+#[derive(Clone, Copy, Debug)]
+struct WireCost {
+    page: f64,
+    mark: f64,
+    /// From this page on a mark is sent instead of the page.
+    marks_from: u64,
+}
+
+impl WireCost {
+    fn new(pages: u64, price: WirePrice) -> WireCost {
+        let elided = ((price.elided / PAGE) as u64).min(pages);
+        WireCost { page: PAGE + price.header.0 as f64, mark: price.mark.0 as f64, marks_from: pages - elided }
+    }
+
+    fn of(&self, page: PageIndex) -> f64 {
+        if page.0 < self.marks_from { self.page } else { self.mark }
+    }
+
+    fn of_all(&self, set: &Bitmap) -> f64 {
+        let mut marks = set.clone();
+        let pages = marks.remove_run(PageIndex(0), self.marks_from);
+        pages as f64 * self.page + marks.count() as f64 * self.mark
+    }
+}
+
+/// The page, or the state, that is being sent.
+#[derive(Clone, Copy, Debug)]
+struct OnWire {
+    page: Option<PageIndex>,
+    whole: f64,
+    left: f64,
+    asked: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    id: CmdId,
+    load: Load,
+    is_first: bool,
+    skips: bool,
+    cost: WireCost,
+    plan: PushPlan,
+    /// Pages that have joined behind the sender's back: it goes round in address order and comes to them later.
+    joined: Bitmap,
+    /// The page after the last that was taken in address order.
+    reached: PageIndex,
+    /// Pages that the guest waits for, taken out of the plan.
+    asked: VecDeque<PageIndex>,
+    on_wire: Option<OnWire>,
+    wire_left: f64,
+    sent: f64,
+    demanded: f64,
+    skipped: f64,
+    /// The guest has not been told that this sender has taken over.
+    new_to_guest: bool,
+}
+
+impl Transfer {
+    /// Brings a transfer that is no push to the moment `to`, and the guest as far as it matters.
+    pub(super) fn advance(&mut self, guest: &mut Guest, to: f64, rate: f64, observe: &mut impl FnMut(Observation)) {
+        let mut at = guest.at;
+        if rate <= 0.0 {
+            return;
+        }
+        while self.take_next(guest, at, observe) {
+            let end = at + self.wire_time(rate);
+            self.carry((end.min(to) - at) * rate);
+            if end > to {
+                break;
+            }
+            at = end;
+            self.finish_page();
+        }
+    }
+
+    /// Puts the next page on the wire if that is free: one that is not dirty again at this moment, if these are left out.
+    fn take_next(&mut self, guest: &mut Guest, at: f64, observe: &mut impl FnMut(Observation)) -> bool {
+        while self.on_wire.is_none() {
+            let Some(page) = self.next_page() else { return false };
+            if self.skips {
+                guest.run_to(at, None, observe);
+                if guest.dirty.contains(page) {
+                    self.skipped += PAGE;
+                    self.wire_left -= self.cost.of(page);
+                    continue;
+                }
+            }
+            self.put_on_wire(page, false);
+        }
+        true
+    }
+
+    fn next_page(&mut self) -> Option<PageIndex> {
+        if self.plan.left() == 0 && self.joined.count() > 0 {
+            self.plan = PushPlan::new(std::mem::take(&mut self.joined), Prepaging::AddressOrder);
+        }
+        let page = self.plan.next(1)?.first;
+        self.reached = PageIndex(page.0 + 1);
+        Some(page)
+    }
+
+    fn put_on_wire(&mut self, page: PageIndex, asked: bool) {
+        let whole = self.cost.of(page);
+        self.on_wire = Some(OnWire { page: Some(page), whole, left: whole, asked });
+    }
+
+    /// Puts the next page of a push on the wire if that is free: what is waited for goes first.
+    pub(super) fn load_next(&mut self) {
+        if self.on_wire.is_none() {
+            match self.asked.pop_front() {
+                Some(page) => self.put_on_wire(page, true),
+                None => {
+                    if let Some(page) = self.next_page() {
+                        self.put_on_wire(page, false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Seconds until what is on the wire has gone.
+    pub(super) fn wire_time(&self, rate: f64) -> f64 {
+        match &self.on_wire {
+            Some(on_wire) if rate > 0.0 => on_wire.left / rate,
+            Some(_) | None => f64::INFINITY,
+        }
+    }
+
+    /// So many bytes go.
+    pub(super) fn carry(&mut self, bytes: f64) {
+        if let Some(on_wire) = &mut self.on_wire {
+            let gone = bytes.min(on_wire.left);
+            on_wire.left -= gone;
+            self.wire_left -= gone;
+            self.sent += gone;
+        }
+    }
+
+    fn finish_page(&mut self) -> Option<PageIndex> {
+        let on_wire = self.on_wire.take()?;
+        self.wire_left -= on_wire.left;
+        self.sent += on_wire.left;
+        if on_wire.asked {
+            self.demanded += on_wire.whole;
+        }
+        if self.left_over() {
+            self.wire_left = 0.0;
+        }
+        on_wire.page
+    }
+
+    /// Nothing is left but what rounding has left.
+    fn left_over(&self) -> bool {
+        self.plan.left() == 0 && self.joined.count() == 0 && self.asked.is_empty() && self.on_wire.is_none()
+    }
+
+    /// The page on the wire has gone.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub(super) fn unload(&mut self) -> PageIndex {
+        self.finish_page().expect("a push has pages on the wire")
+    }
+
+    /// The guest waits for a page.
+    pub(super) fn ask(&mut self, page: Option<PageIndex>) {
+        if let Some(page) = page.filter(|&p| self.plan.fault(p)) {
+            self.asked.push_back(page);
+        }
+    }
+
+    /// Whether the guest has not met this sender before.
+    pub(super) fn greet(&mut self) -> bool {
+        std::mem::replace(&mut self.new_to_guest, false)
+    }
+}
+
+impl TransferModel for Transfer {
+    type Set = Bitmap;
+    type Guest = Guest;
+
+    fn of_pages(id: CmdId, send: &Send<Bitmap>, push: bool, price: WirePrice, guest: &Guest, _now: Time) -> Transfer {
+        let cost = WireCost::new(guest.pages(), price);
+        let order = if push { send.order } else { Prepaging::AddressOrder };
+        Transfer {
+            id,
+            load: if push { Load::Push } else { Load::Pages },
+            is_first: send.class == SendClass::First,
+            skips: send.skip_redirtied && !push,
+            cost,
+            plan: PushPlan::new(send.set.clone(), order),
+            joined: Bitmap::default(),
+            reached: PageIndex(0),
+            asked: VecDeque::new(),
+            on_wire: None,
+            wire_left: cost.of_all(&send.set),
+            sent: 0.0,
+            demanded: 0.0,
+            skipped: 0.0,
+            new_to_guest: push,
+        }
+    }
+
+    fn of_state(id: CmdId, state: Bytes, _now: Time) -> Transfer {
+        let whole = state.0 as f64;
+        Transfer {
+            id,
+            load: Load::State,
+            is_first: false,
+            skips: false,
+            cost: WireCost { page: PAGE, mark: 0.0, marks_from: 0 },
+            plan: PushPlan::new(Bitmap::default(), Prepaging::AddressOrder),
+            joined: Bitmap::default(),
+            reached: PageIndex(0),
+            asked: VecDeque::new(),
+            on_wire: Some(OnWire { page: None, whole, left: whole, asked: false }),
+            wire_left: whole,
+            sent: 0.0,
+            demanded: 0.0,
+            skipped: 0.0,
+            new_to_guest: false,
+        }
+    }
+
+    fn id(&self) -> CmdId {
+        self.id
+    }
+
+    fn load(&self) -> Load {
+        self.load
+    }
+
+    fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    fn wire_sent(&self) -> f64 {
+        self.sent
+    }
+
+    /// The page on the wire counts as far as it has not gone.
+    fn pending(&self) -> f64 {
+        let waiting = self.plan.left() + self.joined.count() + self.asked.len() as u64;
+        let on_wire = self.on_wire.filter(|w| w.page.is_some() && w.whole > 0.0).map_or(0.0, |w| w.left / w.whole);
+        (waiting as f64 + on_wire) * PAGE
+    }
+
+    fn mean_factor(&self) -> f64 {
+        let pages = self.pending();
+        if pages > 0.0 && self.wire_left > 0.0 { self.wire_left / pages } else { 1.0 }
+    }
+
+    fn account(&self, _guest: &Guest) -> Sent {
+        let partly = self.on_wire.filter(|w| w.asked).map_or(0.0, |w| w.whole - w.left);
+        let wire = Bytes(self.sent.round() as u64);
+        let demand = Bytes((self.demanded + partly).round() as u64);
+        Sent { wire, demand: demand.min(wire), skipped: Bytes(self.skipped.round() as u64) }
+    }
+
+    fn unsent(&self, _guest: &Guest) -> Bitmap {
+        let mut unsent = self.plan.rest().clone();
+        unsent.merge(self.joined.clone());
+        for &page in self.asked.iter().chain(self.on_wire.iter().filter_map(|w| w.page.as_ref())) {
+            unsent.insert(page);
+        }
+        unsent
+    }
+
+    /// What is left out makes room for what comes after it, so that the end cannot be foretold; it is looked for again when
+    /// the pages that are clean now could have gone, while others become dirty as fast as they can, and at the end with every page.
+    fn time_left(&self, rate: f64, guest: &Guest) -> f64 {
+        if self.wire_left <= 0.0 {
+            return 0.0;
+        }
+        if rate <= 0.0 {
+            return f64::INFINITY;
+        }
+        if !self.skips {
+            return self.wire_left / rate;
+        }
+        let rest = self.plan.rest();
+        let all = rest.count() + self.joined.count();
+        let clean = (all - rest.common(&guest.dirty) - self.joined.common(&guest.dirty)) as f64;
+        let sure = clean - 6.0 * libm::sqrt(clean);
+        let cheapest = self.cost.page.min(if self.cost.marks_from < guest.pages() { self.cost.mark } else { self.cost.page });
+        let pass = rate / cheapest.max(1.0) + guest.sampler.most() * guest.speed();
+        let wire = self.on_wire.map_or(0.0, |w| w.left / rate);
+        // Not below a nanosecond, the grain of the engine's time.
+        (sure / pass).max(wire).max(1e-9)
+    }
+
+    fn is_over(&self, rate: f64) -> bool {
+        self.wire_left <= rate * 2e-9
+    }
+
+    fn finish(&mut self) {
+        self.sent += self.wire_left;
+        self.wire_left = 0.0;
+    }
+
+    fn join(&mut self, set: &Bitmap, _guest: &Guest) -> Bytes {
+        let mut added = set.clone();
+        added.remove_all(self.plan.rest());
+        added.remove_all(&self.joined);
+        for page in added.iter() {
+            self.wire_left += self.cost.of(page);
+            if page < self.reached {
+                self.joined.insert(page);
+            } else {
+                self.plan.add(page);
+            }
+        }
+        added.len()
+    }
+
+    fn remap(&mut self, (): &(), _price: WirePrice, _guest: &Guest) {}
+}
