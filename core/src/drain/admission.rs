@@ -2,7 +2,7 @@
 
 use super::hosts::Duty;
 use super::source::Source;
-use super::{Command, Drain, Fate, HostIndex, NONE, NoPlace, Report, Step, VmIndex};
+use super::{Command, Drain, Fate, HostIndex, NONE, NoPlace, Report, Step, VmIndex, WITHDRAWN};
 use crate::policy::order::Traits;
 use crate::units::{Bytes, Rate};
 use std::collections::BTreeMap;
@@ -56,11 +56,10 @@ impl Drain {
             self.bound_sources.entry(to).or_default().push(turn);
         }
         self.sources.insert(turn, source);
-        if self.hosts[host as usize].dead {
+        self.withdraw_pending(turn);
+        if self.hosts[host as usize].dead && self.sources.contains_key(&turn) {
             self.lose_pending(turn);
         }
-        self.source_changed(turn);
-        self.end_turn_if_done(turn);
     }
 
     pub(super) fn guests_in_order(&mut self, host: u32) -> Vec<u32> {
@@ -177,7 +176,7 @@ impl Drain {
     fn give_up(&mut self) {
         let turns: Vec<u32> = self.sources.keys().copied().collect();
         for turn in turns {
-            self.end_pending(turn, |drain, vm| Fate::Unplaced(drain.no_place(vm)));
+            self.end_pending(turn, |drain, vm| Some(Fate::Unplaced(drain.no_place(vm))));
         }
     }
 
@@ -190,15 +189,16 @@ impl Drain {
         }
     }
 
-    /// Ends the waiting of a host's guests.
-    pub(super) fn end_pending(&mut self, turn: u32, fate: impl Fn(&Drain, u32) -> Fate) {
+    /// Ends the waiting of those of a host's guests that have a fate.
+    pub(super) fn end_pending(&mut self, turn: u32, fate: impl Fn(&Drain, u32) -> Option<Fate>) {
         let host = self.sources[&turn].host;
         for place in 0..self.sources[&turn].guests.len() {
             let vm = self.sources[&turn].guests[place];
             let guest = &self.guests[vm as usize];
             // One that has left may be pending elsewhere.
-            if guest.step == Step::Pending && guest.host == host {
-                let fate = fate(self, vm);
+            let here = guest.step == Step::Pending && guest.host == host;
+            if let Some(fate) = fate(self, vm).filter(|_| here) {
+                let guest = &self.guests[vm as usize];
                 let given = guest.given.then_some(guest.to);
                 self.sources.get_mut(&turn).expect("the source is there").clear(place as u32, given);
                 self.leave_behind(turn, vm, fate);
@@ -210,7 +210,12 @@ impl Drain {
 
     /// The guests of a host that has failed are gone.
     pub(super) fn lose_pending(&mut self, turn: u32) {
-        self.end_pending(turn, |_, _| Fate::Lost);
+        self.end_pending(turn, |_, _| Some(Fate::Lost));
+    }
+
+    /// Guests that are not to be moved any more stay.
+    pub(super) fn withdraw_pending(&mut self, turn: u32) {
+        self.end_pending(turn, |drain, vm| (drain.guests[vm as usize].failures == WITHDRAWN).then_some(Fate::Cancelled));
     }
 
     /// A VM of a host that is being drained will not leave it by this drain.

@@ -1,7 +1,7 @@
 //! What a drain makes of its events.
 
 use super::hosts::Duty;
-use super::{Command, Drain, Event, Fate, HostIndex, HostReport, HostState, Left, NONE, Rates, Report, Step, VmIndex};
+use super::{Command, Drain, Event, Fate, HostIndex, HostReport, HostState, Left, NONE, Rates, Report, Step, VmIndex, WITHDRAWN};
 use crate::units::{Bytes, Time};
 
 impl Drain {
@@ -36,6 +36,7 @@ impl Drain {
                 self.hosts[to as usize].refused(memory);
                 self.room_changed(to);
             }
+            Event::Withdrawn(vm) => self.withdrawn(vm.0),
             Event::Cancel => self.cancel(),
         }
         self.admit();
@@ -140,7 +141,9 @@ impl Drain {
         let turn = self.leave_running(vm);
         let guest = &mut self.guests[vm as usize];
         self.hosts[to as usize].free(guest.memory);
-        guest.failures = guest.failures.saturating_add(u8::from(failed));
+        if failed && guest.failures != WITHDRAWN {
+            guest.failures += 1;
+        }
         let (place, given, need) = (guest.link, guest.given.then_some(to), Bytes(guest.memory));
         if given.is_none() {
             guest.to = NONE;
@@ -148,7 +151,7 @@ impl Drain {
         let dead = self.hosts[guest.host as usize].dead;
         let fate = match () {
             () if dead => Some(Fate::Lost),
-            () if self.cancelled => Some(Fate::Cancelled),
+            () if self.cancelled || guest.failures == WITHDRAWN => Some(Fate::Cancelled),
             () if guest.failures > self.retries => Some(Fate::Failed),
             () => None,
         };
@@ -199,6 +202,20 @@ impl Drain {
         self.source_changed(turn);
     }
 
+    fn withdrawn(&mut self, vm: u32) {
+        let guest = &mut self.guests[vm as usize];
+        let turn = self.hosts[guest.host as usize].turn;
+        if guest.step == Step::GivenUp || turn == NONE {
+            return;
+        }
+        guest.failures = WITHDRAWN;
+        match guest.step {
+            Step::Running => self.commands.push_back(Command::Cancel(VmIndex(vm))),
+            Step::Pending => self.withdraw_pending(turn),
+            Step::Rests | Step::Evicted | Step::GivenUp => {}
+        }
+    }
+
     fn cancel(&mut self) {
         if self.cancelled {
             return;
@@ -228,7 +245,7 @@ impl Drain {
     fn end_all(&mut self, fate: Fate) {
         let turns: Vec<u32> = self.sources.keys().copied().collect();
         for turn in turns {
-            self.end_pending(turn, |_, _| fate);
+            self.end_pending(turn, |_, _| Some(fate));
         }
         for turn in self.next_turn..self.drained.len() as u32 {
             self.end_before_turn(self.drained[turn as usize], fate);

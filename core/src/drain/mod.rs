@@ -51,6 +51,9 @@ use std::sync::Arc;
 /// In place of an index.
 const NONE: u32 = u32::MAX;
 
+/// In place of a number of failures: the VM is not to be moved any more.
+const WITHDRAWN: u8 = u8::MAX;
+
 /// Where a VM's migration stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -78,7 +81,7 @@ struct Guest {
     step: Step,
     /// `to` was given.
     given: bool,
-    /// How often it has failed.
+    /// How often it has failed, or [`WITHDRAWN`].
     failures: u8,
 }
 

@@ -66,7 +66,7 @@ pub struct Plan {
     pub placement: Placement,
     /// How much may go on at once.
     pub limits: Limits,
-    /// How often a migration that failed and left its VM at the source is made again.
+    /// How often a migration that failed and left its VM at the source is made again; at most [`Plan::MOST_RETRIES`].
     pub retries: u8,
     /// Limit of what the migrations from one host send, shared equally by those under way.
     pub rate_per_host: Option<Rate>,
@@ -88,6 +88,9 @@ pub enum PlanError {
     /// A limit that lets nothing happen.
     #[error("`{0}` must be at least 1")]
     Zero(&'static str),
+    /// More retries than are counted.
+    #[error("`retries` must be at most {}", Plan::MOST_RETRIES)]
+    TooManyRetries,
     /// A VM without memory.
     #[error("VM {} has no memory", .0.0)]
     NoMemory(VmIndex),
@@ -103,6 +106,9 @@ pub enum PlanError {
 }
 
 impl Plan {
+    /// The most retries.
+    pub const MOST_RETRIES: u8 = 100;
+
     /// Checks that everything named exists, once, and that something can happen.
     ///
     /// # Errors
@@ -118,6 +124,7 @@ impl Plan {
             () if zero(limits.per_destination) => return Err(PlanError::Zero("per_destination")),
             () if zero(limits.per_cluster) => return Err(PlanError::Zero("per_cluster")),
             () if zero(limits.hosts_at_once) => return Err(PlanError::Zero("hosts_at_once")),
+            () if self.retries > Plan::MOST_RETRIES => return Err(PlanError::TooManyRetries),
             () if self.rate_per_host.is_some_and(|r| r.0 <= 0.0) => return Err(PlanError::NoRate),
             () => {}
         }

@@ -38,6 +38,8 @@ pub enum Event {
     /// until it is
     /// told to be reachable, or back.
     Refused(VmIndex),
+    /// A VM is not to be moved any more: if it migrates, that is called off, and not made again.
+    Withdrawn(VmIndex),
     /// The drain is not wanted any more: what is under way is called off, nothing else begins.
     Cancel,
 }
@@ -137,7 +139,7 @@ pub enum Fate {
     Lost,
     /// The destination may or may not run it.
     Undecided,
-    /// The drain was called off first; it is where it was.
+    /// The drain, or its part in it, was called off first; it is where it was.
     Cancelled,
     /// The observation ended before its migration began.
     Waiting,

@@ -258,6 +258,30 @@ fn a_cancel_calls_off_what_runs_and_forgets_what_waits() {
 }
 
 #[test]
+fn a_vm_that_is_withdrawn_stays_wherever_it_stands_in_the_drain() {
+    let mut p = plan(&[8, 8, 8], &[1, 1, 1]);
+    p.vms.push(vm(1, 1));
+    p.drained.push(HostIndex(1));
+    p.limits.hosts_at_once = Some(1);
+    p.candidates = vec![HostIndex(2)];
+    p.retries = 9;
+    let mut drain = requested(p);
+    assert_eq!(started(&mut drain), [(0, 2)]);
+    for vm in [1, 3] {
+        drain.handle(Time(1), Event::Withdrawn(VmIndex(vm)));
+        assert_eq!(drain.poll(), None);
+    }
+    drain.handle(Time(1), Event::Withdrawn(VmIndex(0)));
+    assert_eq!((drain.poll(), drain.poll()), (Some(Command::Cancel(VmIndex(0))), None));
+    drain.handle(Time(2), Event::Failed { vm: VmIndex(0), left: Left::AtSource });
+    assert_eq!(started(&mut drain), [(2, 2)]);
+    assert_eq!(done(&mut drain, 3, 2), []);
+    assert!(drain.is_over());
+    let cancelled = Fate::Cancelled;
+    assert_eq!(fates(&mut drain), [(1, cancelled), (0, cancelled), (2, Fate::Moved { to: HostIndex(2) }), (3, cancelled)]);
+}
+
+#[test]
 fn plans_without_sense_are_refused() {
     let good = plan(&[8, 8], &[1]);
     let with = |change: fn(&mut Plan)| {

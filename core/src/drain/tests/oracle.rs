@@ -33,6 +33,7 @@ pub(super) struct Oracle {
     pub(super) host_of: Vec<u32>,
     pub(super) given: Vec<Option<u32>>,
     pub(super) failures: Vec<u8>,
+    pub(super) withdrawn: Vec<bool>,
     pub(super) dead: Vec<bool>,
     pub(super) cut: Vec<bool>,
     /// By host; the default for hosts that are not drained.
@@ -51,6 +52,7 @@ impl Oracle {
             host_of: plan.vms.iter().map(|v| v.host.0).collect(),
             given: plan.vms.iter().map(|v| v.to.map(|t| t.0)).collect(),
             failures: vec![0; plan.vms.len()],
+            withdrawn: vec![false; plan.vms.len()],
             dead: vec![false; hosts],
             cut: vec![false; hosts],
             turns: vec![Turn::default(); hosts],
@@ -91,7 +93,7 @@ impl Oracle {
         self.count(|vm| matches!(self.state[vm], Vm::Running(_) | Vm::Evicted(_)))
     }
 
-    fn is_listed(&self, host: u32) -> bool {
+    pub(super) fn is_listed(&self, host: u32) -> bool {
         self.plan.drained.contains(&HostIndex(host))
     }
 
@@ -131,7 +133,10 @@ impl Oracle {
                 self.open(host);
             }
             for vm in self.order[h].clone() {
-                if self.dead[h] && self.state[vm as usize] == Vm::Pending && self.host_of[vm as usize] == host {
+                let pending = self.state[vm as usize] == Vm::Pending && self.host_of[vm as usize] == host;
+                if pending && self.withdrawn[vm as usize] {
+                    self.end(vm, Fate::Cancelled);
+                } else if pending && self.dead[h] {
                     self.end(vm, Fate::Lost);
                 }
             }

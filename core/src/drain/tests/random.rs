@@ -67,8 +67,11 @@ impl Pair {
         self.drain.handle(Time(self.now), event);
         let mut starts = Vec::new();
         while let Some(command) = self.drain.poll() {
-            let Command::Start { vm, destination, .. } = command else { panic!("{command:?}") };
-            starts.push((vm.0, destination.0));
+            match command {
+                Command::Start { vm, destination, .. } => starts.push((vm.0, destination.0)),
+                Command::Cancel(vm) => assert!(self.oracle.withdrawn[vm.0 as usize]),
+                Command::SetRate { .. } => panic!("no limit is given"),
+            }
         }
         assert_eq!(starts, self.oracle.starts());
         self.take_reports();
@@ -136,7 +139,7 @@ impl Pair {
                 self.oracle.fates.push((vm, from, Fate::Moved { to: HostIndex(to) }));
                 self.oracle.state[v] = Vm::Rests;
                 self.oracle.host_of[v] = to;
-                (self.oracle.given[v], self.oracle.failures[v]) = (None, 0);
+                (self.oracle.given[v], self.oracle.failures[v], self.oracle.withdrawn[v]) = (None, 0, false);
                 self.tell(Event::Done(VmIndex(vm)));
             }
         }
@@ -150,6 +153,7 @@ impl Pair {
         self.oracle.failures[v] += u8::from(failed);
         match () {
             () if self.oracle.dead[self.oracle.host_of[v] as usize] => self.oracle.end(vm, Fate::Lost),
+            () if self.oracle.withdrawn[v] => self.oracle.end(vm, Fate::Cancelled),
             () if self.oracle.failures[v] > self.oracle.plan.retries => self.oracle.end(vm, Fate::Failed),
             () => self.oracle.state[v] = Vm::Pending,
         }
@@ -160,6 +164,16 @@ impl Pair {
             *ceiling = (*ceiling).min(self.oracle.plan.vms[v].memory.0 - 1);
             self.tell(Event::Refused(VmIndex(vm)));
         }
+    }
+
+    fn withdraw(&mut self, vm: usize) {
+        if self.oracle.state.is_empty() {
+            return;
+        }
+        let vm = vm % self.oracle.state.len();
+        let host = self.oracle.host_of[vm];
+        self.oracle.withdrawn[vm] = self.oracle.state[vm] != Vm::Over && self.oracle.is_listed(host);
+        self.tell(Event::Withdrawn(VmIndex(vm as u32)));
     }
 
     fn host_event(&mut self, host: usize, what: u8) {
@@ -244,12 +258,14 @@ impl Pair {
 enum Step {
     GoOn(usize, u8),
     Host(usize, u8),
+    Withdraw(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (any::<usize>(), 0..14u8).prop_map(|(which, what)| Step::GoOn(which, what)),
-        1 => (any::<usize>(), 0..12u8).prop_map(|(host, what)| Step::Host(host, what)),
+        2 => (any::<usize>(), 0..12u8).prop_map(|(host, what)| Step::Host(host, what)),
+        1 => any::<usize>().prop_map(Step::Withdraw),
     ]
 }
 
@@ -267,6 +283,7 @@ proptest! {
             match step {
                 Step::GoOn(which, what) => { pair.go_on(which, what); }
                 Step::Host(host, what) => pair.host_event(host, what),
+                Step::Withdraw(vm) => pair.withdraw(vm),
             }
         }
         pair.calm_down();
