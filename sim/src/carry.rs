@@ -129,8 +129,9 @@ impl<F: Fidelity> Engine<'_, F> {
     fn flow_cap(&self, m: u32, streams: u16, flows: usize) -> Option<f64> {
         let per_page = self.world.calibration.send_per_page.as_secs_f64();
         let processed = (per_page > 0.0).then(|| f64::from(streams) * PAGE_SIZE as f64 / per_page);
-        let limit = self.drives[m as usize].limit.map(|l| l.0);
-        [processed, limit].into_iter().flatten().min_by(f64::total_cmp).map(|cap| cap / flows as f64)
+        let drive = &self.drives[m as usize];
+        let [limit, allowance] = [drive.limit, drive.allowance].map(|limit| limit.map(|l| l.0));
+        [processed, limit, allowance].into_iter().flatten().min_by(f64::total_cmp).map(|cap| cap / flows as f64)
     }
 
     /// The migration's limit has changed.
@@ -144,7 +145,7 @@ impl<F: Fidelity> Engine<'_, F> {
     }
 
     pub(crate) fn drop_unused_flows(&mut self, m: u32) {
-        if self.drives[m as usize].carrier.queue.is_empty() {
+        if self.drives.has(m) && self.drives[m as usize].carrier.queue.is_empty() {
             self.drop_flows(m);
         }
     }

@@ -6,7 +6,8 @@ use crate::fidelity::{FaultPath, Fidelity, GuestModel, Kept, Run, TransferModel}
 use crate::queue::Key;
 use crate::watcher::Watcher;
 use livemig_core::conductor::Conductor;
-use livemig_core::ledger::{Ledger, Metrics, Observation, Session};
+use livemig_core::drain::{self, VmIndex};
+use livemig_core::ledger::{Ledger, Observation, Session};
 use livemig_core::pages::PageSet;
 use livemig_core::strategy::Spec;
 use livemig_core::units::{Bytes, Rate, Span};
@@ -19,8 +20,14 @@ pub(crate) struct Drive<F: Fidelity> {
     pub(crate) destination: HostId,
     pub(crate) session: Session<F::Set, Conductor<F::Set>>,
     pub(crate) carrier: Carrier<F::Transfer>,
-    /// Limit of the sending rate.
+    /// Limit of the sending rate that the migration itself has set.
     pub(crate) limit: Option<Rate>,
+    /// Limit of the sending rate that the drain has set.
+    pub(crate) allowance: Option<Rate>,
+    /// It is the drain's.
+    pub(crate) drained: bool,
+    /// 1, or more when it was made before and failed.
+    pub(crate) attempt: u32,
     /// Pages that the migration has in its hands: collected, and neither sent nor given back.
     held: F::Set,
     pub(crate) watcher: Option<Watcher>,
@@ -39,7 +46,6 @@ pub(crate) struct Drive<F: Fidelity> {
     pub(crate) memory_taken: f64,
     pub(crate) observed: bool,
     pub(crate) over: bool,
-    pub(crate) metrics: Option<Metrics>,
 }
 
 /// What is done when a command is due.
@@ -76,6 +82,9 @@ impl<F: Fidelity> Drive<F> {
             session: Session::new(Conductor::new(spec.clone(), memory, intermediaries), ledger),
             carrier: Carrier::default(),
             limit: None,
+            allowance: None,
+            drained: false,
+            attempt: 1,
             held: F::Set::default(),
             watcher: None,
             watch_key: None,
@@ -88,7 +97,6 @@ impl<F: Fidelity> Drive<F> {
             memory_taken: 0.0,
             observed: false,
             over: false,
-            metrics: None,
         }
     }
 
@@ -179,7 +187,11 @@ impl<F: Fidelity> Engine<'_, F> {
             Command::Release => {
                 let drive = &self.drives[m as usize];
                 let (source, memory) = (drive.source, self.world.vms[drive.vm.0 as usize].memory);
+                let (vm, drained) = (drive.vm, drive.drained);
                 self.memory_freed(source, memory.0 as f64);
+                if drained {
+                    self.tell_drain(drain::Event::Evicted(VmIndex(vm.0)));
+                }
                 self.answer(m, id, Reply::Released);
             }
             Command::Abort => self.later(m, id, round_trip, Task::Abort),

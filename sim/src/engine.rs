@@ -1,7 +1,9 @@
 //! The event loop: takes what is due, lets migrations act on it, and settles the network once per instant.
 
 use crate::cores::HostCores;
+use crate::drain::Draining;
 use crate::drive::{Drive, Task};
+use crate::drives::Drives;
 use crate::fidelity::{Fidelity, GuestModel};
 use crate::memory::HostMemory;
 use crate::network::{FlowId, Network};
@@ -41,6 +43,10 @@ pub(crate) enum Happening<S> {
     NextPhase(VmId),
     /// Something of the scenario's `[[event]]` list.
     Incident(u32),
+    /// The drain is requested.
+    DrainRequested,
+    /// A host that was drained takes guests again.
+    HostReturns(HostId),
 }
 
 /// Who uses a flow of the network.
@@ -75,19 +81,25 @@ pub(crate) struct Engine<'a, F: Fidelity> {
     pub(crate) memory: Vec<HostMemory>,
     pub(crate) cores: Vec<HostCores>,
     pub(crate) down: Vec<HostState>,
-    pub(crate) drives: Vec<Drive<F>>,
-    /// The migration of each VM that has one.
+    pub(crate) drives: Drives<F>,
+    /// The migration of each VM that has one whose result is still to come.
     pub(crate) drive_of: Vec<Option<u32>>,
     pub(crate) traffic: Vec<TrafficFlow>,
+    /// Which of them are the scenario's flows.
+    pub(crate) listed: std::ops::Range<usize>,
     /// The traffic flows of each VM.
     pub(crate) traffic_of: Vec<Vec<u32>>,
     /// Migrations whose flows have nothing to carry at this instant.
     pub(crate) loose: Vec<u32>,
     pub(crate) net_changed: bool,
     pub(crate) rng: Pcg64Mcg,
+    pub(crate) draining: Option<Draining>,
+    /// Takes the results, each with the migration's number.
+    take: &'a mut dyn FnMut(u32, MigrationResult),
     changed: Vec<(FlowId, f64)>,
     /// Whether a migration has been requested.
     requested: bool,
+    /// Migrations whose results are still to come.
     unfinished: usize,
     events: u64,
 }
@@ -100,7 +112,12 @@ pub(crate) struct HostState {
 }
 
 impl<'a, F: Fidelity> Engine<'a, F> {
-    pub(crate) fn new(world: &'a World, strategy: &'a Strategy, settings: Settings) -> Engine<'a, F> {
+    pub(crate) fn new(
+        world: &'a World,
+        strategy: &'a Strategy,
+        settings: Settings,
+        take: &'a mut dyn FnMut(u32, MigrationResult),
+    ) -> Engine<'a, F> {
         let mut net = Network::new();
         let wiring = Wiring::new(world, &mut net);
         let mut engine = Engine {
@@ -116,16 +133,19 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             memory: Vec::new(),
             cores: HostCores::of(world),
             down: vec![HostState::default(); world.hosts.len()],
-            drives: Vec::with_capacity(world.moves.len()),
+            drives: Drives::with_capacity(world.moves.len()),
             drive_of: vec![None; world.vms.len()],
             traffic: Vec::new(),
+            listed: 0..0,
             traffic_of: vec![Vec::new(); world.vms.len()],
             loose: Vec::new(),
             net_changed: false,
             rng: Pcg64Mcg::seed_from_u64(settings.seed),
+            draining: Draining::of(world),
+            take,
             changed: Vec::new(),
             requested: false,
-            unfinished: world.moves.len(),
+            unfinished: 0,
             events: 0,
         };
         engine.place_guests();
@@ -149,22 +169,31 @@ impl<'a, F: Fidelity> Engine<'a, F> {
 
     fn schedule(&mut self) {
         for (i, m) in self.world.moves.iter().enumerate() {
-            self.drive_of[m.vm.0 as usize] = Some(i as u32);
             let source = self.world.vms[m.vm.0 as usize].host;
             let memory = self.world.vms[m.vm.0 as usize].memory;
-            self.drives.push(Drive::new(m, source, memory, &self.strategy.spec, self.settings.timeline));
+            self.add_drive(Drive::new(m, source, memory, &self.strategy.spec, self.settings.timeline));
             self.queue.push(m.at, Happening::Request(i as u32));
         }
         for (i, event) in self.world.events.iter().enumerate() {
             self.queue.push(event.at, Happening::Incident(i as u32));
         }
+        self.schedule_drain();
+    }
+
+    /// Takes a migration into the run.
+    pub(crate) fn add_drive(&mut self, drive: Drive<F>) -> u32 {
+        let vm = drive.vm.0 as usize;
+        let m = self.drives.add(drive);
+        self.drive_of[vm] = Some(m);
+        self.unfinished += 1;
+        m
     }
 
     /// Runs until every migration has ended and been observed, or until the horizon.
     pub(crate) fn run(mut self) -> RunResult {
         let horizon = Time::ZERO + self.settings.horizon;
         self.settle();
-        while self.unfinished > 0 {
+        while self.unfinished > 0 || self.drains() {
             let Some(at) = self.queue.peek_time().filter(|&at| at <= horizon) else { break };
             debug_assert!(at >= self.now, "time goes forward");
             self.now = at;
@@ -172,10 +201,11 @@ impl<'a, F: Fidelity> Engine<'a, F> {
                 let Some((_, happening)) = self.queue.pop() else { break };
                 self.events += 1;
                 self.dispatch(happening);
+                self.serve_drain();
             }
             self.settle();
         }
-        if self.unfinished > 0 {
+        if self.unfinished > 0 || self.drains() {
             self.now = horizon;
         }
         self.results()
@@ -187,17 +217,17 @@ impl<'a, F: Fidelity> Engine<'a, F> {
                 self.begin_observation(m);
                 self.tell(m, Event::Requested);
             }
+            Happening::Due(m, ..) | Happening::Observed(m) if !self.drives.has(m) => {}
             Happening::Due(m, id, task) => self.due(m, id, task),
             Happening::Arrived(m) => self.arrived(m),
             Happening::Watch(m) => self.watch_tick(m),
             Happening::Wake(m) => self.wake(m),
-            Happening::Observed(m) => {
-                self.conclude(m);
-                self.unfinished -= 1;
-            }
+            Happening::Observed(m) => self.conclude(m),
             Happening::MemoryFull(host) => self.memory_full(host),
             Happening::NextPhase(vm) => self.next_phase(vm),
             Happening::Incident(i) => self.incident(i),
+            Happening::DrainRequested => self.request_drain(),
+            Happening::HostReturns(host) => self.host_returns(host),
         }
     }
 
@@ -263,8 +293,9 @@ impl<'a, F: Fidelity> Engine<'a, F> {
         }
         self.set_alarm(m);
         let drive = &mut self.drives[m as usize];
-        if !drive.over && drive.session.ending().is_some() {
+        if let Some(ending) = drive.session.ending().filter(|_| !drive.over) {
             drive.over = true;
+            self.tell_drain_of_ending(m, ending.outcome);
             self.abandon_transfers(m);
             self.mark_traffic(1);
             self.queue.push(self.now + OBSERVED_AFTER, Happening::Observed(m));
@@ -283,7 +314,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
         drive.wake_key = deadline.map(|at| self.queue.push(at.max(self.now), Happening::Wake(m)));
     }
 
-    fn begin_observation(&mut self, m: u32) {
+    pub(crate) fn begin_observation(&mut self, m: u32) {
         self.sync(m);
         let now = self.now;
         self.drives[m as usize].observed = true;
@@ -293,43 +324,43 @@ impl<'a, F: Fidelity> Engine<'a, F> {
         }
     }
 
-    fn conclude(&mut self, m: u32) {
+    /// The observation of a migration is over: hands its result over and forgets it.
+    pub(crate) fn conclude(&mut self, m: u32) {
         self.sync(m);
+        self.drop_unused_flows(m);
         let now = self.now;
-        let drive = &mut self.drives[m as usize];
-        let guest = &self.guests[drive.vm.0 as usize].guest;
-        for (send, sent) in drive.carrier.under_way(guest) {
+        let Some(mut drive) = self.drives.take(m) else { return };
+        self.unfinished -= 1;
+        let vm = drive.vm.0 as usize;
+        self.drive_of[vm] = self.drive_of[vm].filter(|&current| current != m);
+        for (send, sent) in drive.carrier.under_way(&self.guests[vm].guest) {
             drive.session.observe(Observation::Progress { send, sent });
         }
-        drive.metrics = Some(drive.session.finish(now));
+        let metrics = drive.session.finish(now);
+        let result = MigrationResult {
+            vm: drive.vm,
+            source: drive.source,
+            destination: drive.destination,
+            attempt: drive.attempt,
+            technique: self.strategy.preset,
+            rounds: drive.session.take_rounds(),
+            timeline: drive.session.take_timeline(),
+            metrics,
+        };
+        (self.take)(m, result);
     }
 
     fn results(mut self) -> RunResult {
-        for m in 0..self.drives.len() {
-            if self.drives[m].metrics.is_none() {
-                self.conclude(m as u32);
-            }
+        for m in self.drives.numbers().collect::<Vec<_>>() {
+            self.conclude(m);
         }
-        let flows = self.flow_results();
-        let migrations = self
-            .drives
-            .into_iter()
-            .map(|mut drive| MigrationResult {
-                vm: drive.vm,
-                source: drive.source,
-                destination: drive.destination,
-                technique: self.strategy.preset,
-                rounds: drive.session.take_rounds(),
-                timeline: drive.session.take_timeline(),
-                metrics: drive.metrics.expect("every migration is concluded"),
-            })
-            .collect();
-        RunResult { migrations, flows, ended: self.now, events: self.events }
+        let drain = self.drain_result(self.now);
+        RunResult { migrations: Vec::new(), flows: self.flow_results(), drain, ended: self.now, events: self.events }
     }
 
     /// What the scenario's flows have carried from the first request to the last ending.
     fn flow_results(&self) -> Vec<FlowResult> {
-        let listed = self.traffic.iter().filter_map(|t| t.listed.map(|index| (index, t)));
+        let listed = self.traffic[self.listed.clone()].iter().filter_map(|t| t.listed.map(|index| (index, t)));
         listed.map(|(i, t)| FlowResult { name: self.world.flows[i as usize].name.clone(), mean: Rate(t.mean()) }).collect()
     }
 
@@ -349,8 +380,8 @@ impl<'a, F: Fidelity> Engine<'a, F> {
     /// A guest, and its migration if it has one, brought to the present.
     pub(crate) fn sync_guest(&mut self, vm: VmId) {
         match self.drive_of[vm.0 as usize] {
-            Some(m) if !self.drives.is_empty() => self.sync(m),
-            Some(_) | None => F::advance(&mut self.guests[vm.0 as usize].guest, None, self.now, &mut |_| {}),
+            Some(m) => self.sync(m),
+            None => F::advance(&mut self.guests[vm.0 as usize].guest, None, self.now, &mut |_| {}),
         }
     }
 }

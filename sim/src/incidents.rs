@@ -2,6 +2,7 @@
 
 use crate::engine::{Engine, Happening};
 use crate::fidelity::{Fidelity, GuestModel, Run, TransferModel};
+use livemig_core::drain::{self, VmIndex};
 use livemig_core::vocabulary::{Event, Failure, Peer};
 use livemig_models::world::{HostId, Incident, VmId, Workload};
 
@@ -11,11 +12,10 @@ impl<F: Fidelity> Engine<'_, F> {
             Incident::Fail(host) => self.fail_host(*host),
             Incident::Cut(host) => self.cut_host(*host, true),
             Incident::Restore(host) => self.cut_host(*host, false),
-            Incident::Cancel(vm) => {
-                if let Some(m) = self.drive_of[vm.0 as usize] {
-                    self.tell(m, Event::Cancel);
-                }
-            }
+            Incident::Cancel(vm) => match self.drive_of[vm.0 as usize].filter(|&m| !self.drives[m as usize].drained) {
+                Some(m) => self.tell(m, Event::Cancel),
+                None => self.tell_drain(drain::Event::Withdrawn(VmIndex(vm.0))),
+            },
             Incident::Workload(vm, workload) => {
                 self.guests[vm.0 as usize].workload = Some(i);
                 self.guests[vm.0 as usize].workload_since = self.now;
@@ -66,6 +66,7 @@ impl<F: Fidelity> Engine<'_, F> {
         if std::mem::replace(&mut self.down[host.0 as usize].dead, true) {
             return;
         }
+        self.tell_drain_of_host(host, drain::HostState::Dead);
         for vm in 0..self.guests.len() {
             if self.guests[vm].host == host {
                 if let Some(m) = self.drive_of[vm] {
@@ -87,6 +88,7 @@ impl<F: Fidelity> Engine<'_, F> {
         if std::mem::replace(&mut self.down[host.0 as usize].cut, cut) == cut || self.down[host.0 as usize].dead {
             return;
         }
+        self.tell_drain_of_host(host, if cut { drain::HostState::Cut } else { drain::HostState::Reachable });
         let nics = self.world.hosts[host.0 as usize].nics.iter();
         let links = self.wiring.nics(host).iter().copied();
         for (nic, (tx, rx)) in nics.zip(links) {
@@ -107,7 +109,8 @@ impl<F: Fidelity> Engine<'_, F> {
     }
 
     fn started_migrations_at(&self, host: HostId) -> Vec<u32> {
-        (0..self.drives.len() as u32)
+        self.drives
+            .numbers()
             .filter(|&m| {
                 let d = &self.drives[m as usize];
                 d.observed && !d.over && (d.source == host || d.destination == host)

@@ -4,7 +4,9 @@
 mod carry;
 mod class;
 mod cores;
+mod drain;
 mod drive;
+mod drives;
 mod engine;
 mod fidelity;
 mod incidents;
@@ -17,6 +19,7 @@ mod traffic;
 mod watcher;
 mod wiring;
 
+use livemig_core::drain::{Fate, HostReport, Whole};
 use livemig_core::ledger::{Metrics, RoundRecord, TimelinePoint};
 use livemig_core::units::{Rate, Span, Time};
 use livemig_models::world::{HostId, Strategy, VmId, World};
@@ -50,10 +53,13 @@ pub struct Settings {
 /// What a run has shown.
 #[derive(Clone, Debug)]
 pub struct RunResult {
-    /// One entry per migration, in the order of `World::moves`.
+    /// One entry per migration: those of `World::moves` in their order, then those of the drain in the order in which they began. Empty
+    /// when they were streamed ([`run_with`]).
     pub migrations: Vec<MigrationResult>,
     /// What the flows of the scenario have carried, in the order of `World::flows`.
     pub flows: Vec<FlowResult>,
+    /// What came of the drain, if the scenario asks for one.
+    pub drain: Option<DrainResult>,
     /// When the run ended.
     pub ended: Time,
     /// How many events it took.
@@ -69,6 +75,8 @@ pub struct MigrationResult {
     pub source: HostId,
     /// Where it was to go.
     pub destination: HostId,
+    /// 1; above when the drain made the migration again because it had failed before. The last one tells what became of the VM.
+    pub attempt: u32,
     /// The preset that moved it.
     pub technique: &'static str,
     /// The results.
@@ -77,6 +85,28 @@ pub struct MigrationResult {
     pub rounds: Vec<RoundRecord>,
     /// Its timeline, when asked for.
     pub timeline: Vec<TimelinePoint>,
+}
+
+/// What came of a drain. Hosts and VMs have the numbers that they have in the world.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DrainResult {
+    /// The drain as a whole.
+    pub whole: Whole,
+    /// One entry per host to be drained, in the order in which their turns ended.
+    pub hosts: Vec<HostReport>,
+    /// The VMs that did not leave, or not well, in the order in which that was clear. Those that never had a place have no migration.
+    pub not_moved: Vec<NotMoved>,
+}
+
+/// A VM that did not leave a host that was to be drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotMoved {
+    /// The VM.
+    pub vm: VmId,
+    /// The host.
+    pub host: HostId,
+    /// Why.
+    pub fate: Fate,
 }
 
 /// What became of one flow of the scenario.
@@ -89,10 +119,29 @@ pub struct FlowResult {
 }
 
 /// Runs every migration of `world` with `strategy` until all have ended and been observed, or until the horizon.
+///
+/// # Panics
+/// When `world` asks for a drain that makes no sense (`livemig_core::drain::Plan::check`).
 #[must_use]
 pub fn run(world: &World, strategy: &Strategy, settings: Settings) -> RunResult {
+    let mut migrations: Vec<(u32, MigrationResult)> = Vec::with_capacity(world.moves.len());
+    let end = run_engine(world, strategy, settings, &mut |m, result| migrations.push((m, result)));
+    migrations.sort_unstable_by_key(|(m, _)| *m);
+    RunResult { migrations: migrations.into_iter().map(|(_, result)| result).collect(), ..end }
+}
+
+/// Like [`run`], but hands each migration's result to `take` as soon as its observation is over, and keeps none.
+///
+/// # Panics
+/// Like [`run`].
+pub fn run_with(world: &World, strategy: &Strategy, settings: Settings, take: &mut dyn FnMut(MigrationResult)) -> RunResult {
+    run_engine(world, strategy, settings, &mut |_, result| take(result))
+}
+
+/// Runs at the fidelity that is asked for; `take` gets each result with the migration's number.
+fn run_engine(world: &World, strategy: &Strategy, settings: Settings, take: &mut dyn FnMut(u32, MigrationResult)) -> RunResult {
     match settings.fidelity {
-        Fidelity::Class => engine::Engine::<class::Class>::new(world, strategy, settings).run(),
-        Fidelity::Page => engine::Engine::<page::Page>::new(world, strategy, settings).run(),
+        Fidelity::Class => engine::Engine::<class::Class>::new(world, strategy, settings, take).run(),
+        Fidelity::Page => engine::Engine::<page::Page>::new(world, strategy, settings, take).run(),
     }
 }

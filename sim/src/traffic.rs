@@ -55,6 +55,8 @@ impl<F: Fidelity> Engine<'_, F> {
         for (i, vm) in self.world.vms.iter().enumerate() {
             self.add_outside_traffic(VmId(i as u32), vm.traffic);
         }
+        // Behind the guests' own, which may be many.
+        self.listed = self.traffic.len()..self.traffic.len() + self.world.flows.len();
         for (i, f) in self.world.flows.iter().enumerate() {
             self.add_traffic(TrafficFlow::new(f.from, f.to, f.rate.map(|r| r.0), f.weight, Some(i as u32)));
         }
@@ -138,7 +140,7 @@ impl<F: Fidelity> Engine<'_, F> {
 
     pub(crate) fn mark_traffic(&mut self, which: usize) {
         let now = self.now;
-        for t in self.traffic.iter_mut().filter(|t| t.listed.is_some()) {
+        for t in &mut self.traffic[self.listed.clone()] {
             t.mark(which, now);
         }
     }

@@ -36,7 +36,8 @@ fn no_strategy_is_named_in_a_driver() {
 #[test]
 fn drivers_do_not_depend_on_each_other() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    for (driver, other) in [("sim", "livemig-exec"), ("exec", "livemig-sim"), ("core", "livemig-models"), ("models", "livemig-sim")] {
+    for (driver, other) in [("sim", "livemig-exec"), ("exec", "livemig-sim"), ("core", "livemig-models"), ("models", "livemig-sim")]
+    {
         let manifest = fs::read_to_string(root.join(driver).join("Cargo.toml")).unwrap();
         assert!(!manifest.contains(other), "{driver} depends on {other}");
     }

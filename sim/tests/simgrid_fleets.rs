@@ -42,6 +42,7 @@ fn fleet(hosts: u32, per_source: u32, values: impl Fn(u32, u32, u32, u32) -> (f6
         vms: Vec::new(),
         flows: Vec::new(),
         moves: Vec::new(),
+        drain: None,
         events: Vec::new(),
         calibration: ideal(),
     };

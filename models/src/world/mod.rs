@@ -1,8 +1,10 @@
 //! A resolved scenario: names are indices, units are numbers, counts and distributions are drawn.
 
+mod drain;
 mod workload;
 mod zipf;
 
+pub use drain::Drain;
 pub use workload::{DirtyCurve, Pattern, Phase, Region, Workload};
 pub use zipf::power_sum;
 
@@ -68,6 +70,8 @@ pub struct World {
     pub flows: Vec<Flow>,
     /// Migrations.
     pub moves: Vec<Move>,
+    /// Hosts to empty; its migrations come on top of [`World::moves`].
+    pub drain: Option<Drain>,
     /// Failures, cancellations and changes of load.
     pub events: Vec<ScheduledEvent>,
     /// Costs and latencies.

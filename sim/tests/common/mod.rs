@@ -53,6 +53,7 @@ pub(crate) fn one_vm(memory: Bytes, workload: Workload, rate: f64) -> World {
         vms: vec![vm(0, memory, workload)],
         flows: Vec::new(),
         moves: vec![Move { vm: VmId(0), to: HostId(1), at: Time::ZERO, via: Vec::new() }],
+        drain: None,
         events: Vec::new(),
         calibration: ideal(),
     }

@@ -83,7 +83,7 @@ pub(crate) fn resolve(document: &Document, frame: Frame, files: &mut Files) -> R
     let moves = context.moves(document.migrate.as_ref())?;
     let events = context.events(&document.event, &moves, files)?;
     drop((rack_names, host_names, vm_names));
-    let world = World { hosts, racks, vms: guests.vms, flows, moves, events, calibration };
+    let world = World { hosts, racks, vms: guests.vms, flows, moves, drain: None, events, calibration };
     Ok((world, strategies))
 }
 

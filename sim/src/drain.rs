@@ -1,0 +1,198 @@
+//! A drain in the simulator: its commands start migrations, and what becomes of them and of hosts is told to it.
+
+use crate::drive::Drive;
+use crate::engine::{Engine, Happening};
+use crate::fidelity::Fidelity;
+use crate::{DrainResult, NotMoved};
+use livemig_core::drain::{Command, Drain, Event, Fate, HostIndex, HostReport, HostState, Left, Rates, Report, VmIndex};
+use livemig_core::ledger::Observation;
+use livemig_core::machine::Outcome;
+use livemig_core::policy::order::Order;
+use livemig_core::units::{Rate, Span, Time};
+use livemig_core::vocabulary;
+use livemig_models::dirtying::dirty_after;
+use livemig_models::world::{HostId, Move, Vm, VmId, World};
+use std::collections::{BTreeMap, VecDeque};
+
+/// The drain of a run and what it has shown so far.
+pub(crate) struct Draining {
+    machine: Drain,
+    /// What has happened at this instant and the drain was not yet told: it is told when everything else has been dealt with, so that a
+    /// migration does not start in the middle of the end of another.
+    inbox: VecDeque<Event>,
+    /// How often migrations have failed of VMs that are to be moved again.
+    failed: BTreeMap<VmId, u32>,
+    returns_after: Option<Span>,
+    hosts: Vec<HostReport>,
+    not_moved: Vec<NotMoved>,
+}
+
+impl Draining {
+    /// The drain that the scenario asks for.
+    ///
+    /// # Panics
+    /// When it makes no sense, which reading a scenario finds out.
+    pub(crate) fn of(world: &World) -> Option<Draining> {
+        let drain = world.drain.as_ref()?;
+        let machine = Drain::new(drain.plan(world)).expect("a drain that makes sense");
+        Some(Draining {
+            machine,
+            inbox: VecDeque::new(),
+            failed: BTreeMap::new(),
+            returns_after: drain.returns_after,
+            hosts: Vec::with_capacity(drain.hosts.len()),
+            not_moved: Vec::new(),
+        })
+    }
+
+    fn note(&mut self, report: Report) {
+        match report {
+            Report::Vm { fate: Fate::Moved { .. }, .. } => {}
+            Report::Vm { vm, host, fate } => self.not_moved.push(NotMoved { vm: VmId(vm.0), host: HostId(host.0), fate }),
+            Report::Host(report) => self.hosts.push(report),
+        }
+    }
+}
+
+/// The bytes that a guest dirties in the first second after a collection, and its traffic.
+fn rates(vm: &Vm) -> Rates {
+    let (workload, _) = vm.workload.phase_at(Span::ZERO);
+    let regions = workload.regions(vm.memory);
+    let dirty = regions.iter().map(|r| dirty_after(&r.pattern, r.bytes.0 as f64, r.writes, 0.0, 1.0)).sum();
+    Rates { tx: vm.traffic.tx, rx: vm.traffic.rx, dirty: Rate(dirty) }
+}
+
+impl<F: Fidelity> Engine<'_, F> {
+    /// Schedules the drain's request.
+    pub(crate) fn schedule_drain(&mut self) {
+        if let Some(drain) = &self.world.drain {
+            self.queue.push(drain.at, Happening::DrainRequested);
+        }
+    }
+
+    pub(crate) fn request_drain(&mut self) {
+        let Some(drain) = &self.world.drain else { return };
+        if drain.order == Order::LeastDirtyingFirst {
+            for (i, vm) in self.world.vms.iter().enumerate() {
+                self.tell_drain(Event::Rates { vm: VmIndex(i as u32), rates: rates(vm) });
+            }
+        }
+        self.tell_drain(Event::Requested);
+    }
+
+    /// Whether the drain has still something to do.
+    pub(crate) fn drains(&self) -> bool {
+        self.draining.as_ref().is_some_and(|d| !d.machine.is_over())
+    }
+
+    /// The drain is to be told something.
+    pub(crate) fn tell_drain(&mut self, event: Event) {
+        if let Some(draining) = &mut self.draining {
+            draining.inbox.push_back(event);
+        }
+    }
+
+    pub(crate) fn tell_drain_of_host(&mut self, host: HostId, state: HostState) {
+        self.tell_drain(Event::HostState { host: HostIndex(host.0), state });
+    }
+
+    /// A migration has ended.
+    pub(crate) fn tell_drain_of_ending(&mut self, m: u32, outcome: Outcome) {
+        let (vm, drained) = (self.drives[m as usize].vm, self.drives[m as usize].drained);
+        let Some(draining) = self.draining.as_mut().filter(|_| drained) else { return };
+        let left = match outcome {
+            Outcome::Completed => {
+                draining.failed.remove(&vm);
+                draining.inbox.push_back(Event::Done(VmIndex(vm.0)));
+                return;
+            }
+            Outcome::Aborted | Outcome::Cancelled => Left::AtSource,
+            Outcome::Lost => Left::Nothing,
+            Outcome::Undecided => Left::Undecided,
+            Outcome::Unfinished => unreachable!("a migration that has ended is finished"),
+        };
+        *draining.failed.entry(vm).or_default() += 1;
+        draining.inbox.push_back(Event::Failed { vm: VmIndex(vm.0), left });
+    }
+
+    /// Tells the drain what has happened and carries out what it says.
+    pub(crate) fn serve_drain(&mut self) {
+        let now = self.now;
+        while let Some(draining) = &mut self.draining {
+            let Some(event) = draining.inbox.pop_front() else { return };
+            draining.machine.handle(now, event);
+            while let Some(command) = self.draining.as_mut().and_then(|d| d.machine.poll()) {
+                self.execute_drain(&command);
+            }
+            self.collect_reports();
+        }
+    }
+
+    fn collect_reports(&mut self) {
+        let Some(draining) = &mut self.draining else { return };
+        while let Some(report) = draining.machine.poll_report() {
+            if let (Report::Host(HostReport { host, emptied: Some(_), .. }), Some(after)) = (&report, draining.returns_after) {
+                self.queue.push(self.now + after, Happening::HostReturns(HostId(host.0)));
+            }
+            draining.note(report);
+        }
+    }
+
+    fn execute_drain(&mut self, command: &Command) {
+        match command {
+            Command::Start { vm, strategy: _, destination, via, rate } => {
+                let via = via.iter().map(|h| HostId(h.0)).collect();
+                let order = Move { vm: VmId(vm.0), to: HostId(destination.0), at: self.now, via };
+                self.start_drained(&order, *rate);
+            }
+            Command::SetRate { vm, limit } => {
+                if let Some(m) = self.drive_of[vm.0 as usize] {
+                    self.drives[m as usize].allowance = Some(*limit);
+                    self.cap_flows(m);
+                }
+            }
+            Command::Cancel(vm) => {
+                if let Some(m) = self.drive_of[vm.0 as usize] {
+                    self.tell(m, vocabulary::Event::Cancel);
+                }
+            }
+        }
+    }
+
+    fn start_drained(&mut self, order: &Move, allowance: Option<Rate>) {
+        let vm = order.vm.0 as usize;
+        // A VM that is moved again is not observed any longer for the time before.
+        if let Some(before) = self.drive_of[vm] {
+            self.conclude(before);
+        }
+        let Some(drain) = &self.world.drain else { return };
+        let (source, memory) = (self.guests[vm].host, self.world.vms[vm].memory);
+        let mut drive = Drive::new(order, source, memory, &self.strategy.spec, self.settings.timeline);
+        drive.drained = true;
+        drive.allowance = allowance;
+        drive.attempt = 1 + self.draining.as_ref().and_then(|d| d.failed.get(&order.vm).copied()).unwrap_or(0);
+        let m = self.add_drive(drive);
+        self.begin_observation(m);
+        self.drives[m as usize].session.observe(Observation::Queued(self.now.since(drain.at)));
+        self.tell(m, vocabulary::Event::Requested);
+    }
+
+    /// A host that was drained is back in service, unless something has happened to it in the meantime.
+    pub(crate) fn host_returns(&mut self, host: HostId) {
+        if !self.down[host.0 as usize].dead {
+            self.tell_drain_of_host(host, HostState::Returned);
+        }
+    }
+
+    /// What the drain has shown.
+    pub(crate) fn drain_result(&mut self, now: Time) -> Option<DrainResult> {
+        if self.drains()
+            && let Some(draining) = &mut self.draining
+        {
+            draining.machine.finish(now);
+        }
+        self.collect_reports();
+        let draining = self.draining.take()?;
+        Some(DrainResult { whole: draining.machine.whole(), hosts: draining.hosts, not_moved: draining.not_moved })
+    }
+}
