@@ -84,7 +84,7 @@ fn defaults_are_filled_in_and_reported() {
     assert_eq!(strategies, PRESETS.map(|p| p.name));
     assert_eq!(loaded.effective["calibration"]["goodput"], 0.9415);
     assert_eq!(loaded.effective["vm"][0]["workload"]["kind"], "idle");
-    assert_eq!(loaded.effective["calibration"]["latency"], "50 us");
+    assert_eq!(loaded.effective["calibration"]["latency"], "30 us");
     assert_eq!(loaded.effective["migrate"]["strategies"][1]["name"], PRESETS[1].name);
 }
 

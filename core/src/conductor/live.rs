@@ -42,10 +42,21 @@ impl<P: PageSet> Conductor<P> {
         self.collect(None);
     }
 
+    /// Begins with a count: memory has been sent before, and `round` was the last of it.
+    pub(super) fn judge_after(&mut self, now: Time, round: &Round) {
+        let sent = Sent { wire: round.wire, demand: Bytes::ZERO, skipped: round.skipped };
+        let step = Step::Counting { sent, ended: round.ended };
+        self.state = State::LiveCopy(LiveCopy { started: round.started, to_send: Bytes::ZERO, step });
+        self.first_round = self.rounds - 1;
+        debug_assert!(round.ended <= now);
+        self.desk.order(Command::PeekDirty { region: Region::Memory });
+    }
+
     fn live(&mut self) -> Option<&mut LiveCopy> {
         match &mut self.state {
             State::LiveCopy(live) => Some(live),
             State::Waiting
+            | State::Snapshots(_)
             | State::Preparation
             | State::Switch(_)
             | State::Push(_)
@@ -119,7 +130,7 @@ impl<P: PageSet> Conductor<P> {
 
     /// Dirty pages have been counted: the round is judged.
     pub(super) fn counted(&mut self, now: Time, dirty: Bytes) {
-        let (index, totals) = (self.rounds - 1, Totals { memory: self.memory, sent: self.sent });
+        let (index, totals) = (self.rounds - 1 - self.first_round, Totals { memory: self.memory, sent: self.sent });
         let Some(live) = self.live() else { return };
         let started = live.started;
         match live.step {

@@ -3,9 +3,9 @@
 //! A migration passes through stages, each a state with the data that it needs and a file of its own:
 //!
 //! ```text
-//! Waiting -> Preparation -> LiveCopy -> Switch -> Push -> Release -> Ended
-//!                 |             |          |                            ^
-//!                 +-------------+----------+--> Rollback ---------------+
+//! Waiting -> Preparation -> Snapshots -> LiveCopy -> Switch -> Push -> Release -> Ended
+//!                 |             |           |           |                           ^
+//!                 +-------------+-----------+-----------+--> Rollback --------------+
 //! ```
 //!
 //! The [`Spec`] says which stages take part. Up to the moment at which `Resume` at the destination is ordered every failure
@@ -17,6 +17,7 @@ mod live;
 mod preparation;
 mod push;
 mod rollback;
+mod snapshots;
 mod switch;
 
 use crate::machine::{Ending, Migration, Outcome, PeerError, Phase};
@@ -35,9 +36,12 @@ pub struct Conductor<P> {
     intermediaries: Vec<u16>,
     desk: Desk<P>,
     state: State<P>,
-    requested: Time,
-    /// Rounds of live copy that have been begun.
+    /// When the migration was requested, once it was.
+    requested: Option<Time>,
+    /// Rounds that have been begun: snapshots and rounds of live copy.
     rounds: u32,
+    /// The number of the round that stop rules count as the first.
+    first_round: u32,
     /// Bytes on the wire in all rounds.
     sent: Bytes,
     /// Whether the stop rule was met.
@@ -54,6 +58,7 @@ pub struct Conductor<P> {
 enum State<P> {
     Waiting,
     Preparation,
+    Snapshots(snapshots::Snapshots),
     LiveCopy(live::LiveCopy),
     Switch(switch::Switch<P>),
     Push(push::Pushing<P>),
@@ -74,8 +79,9 @@ impl<P: PageSet> Conductor<P> {
             intermediaries,
             desk: Desk::new(),
             state: State::Waiting,
-            requested: Time::ZERO,
+            requested: None,
             rounds: 0,
+            first_round: 0,
             sent: Bytes::ZERO,
             converged,
             share: Share::FULL,
@@ -88,7 +94,10 @@ impl<P: PageSet> Conductor<P> {
         match reply {
             Reply::Reserved => self.reserved(),
             Reply::Prepared => self.prepared(now),
-            Reply::DirtyCount(dirty) => self.counted(now, dirty),
+            Reply::DirtyCount(dirty) => {
+                self.snapshot_counted(now, dirty);
+                self.counted(now, dirty);
+            }
             Reply::Dirty(set) => self.collected(now, set),
             Reply::Joined(joined) => self.joined(now, joined),
             Reply::Sent(sent) => self.send_ended(now, id, sent),
@@ -108,12 +117,13 @@ impl<P: PageSet> Conductor<P> {
             | Reply::Gathered { .. }
             | Reply::Aborted => {}
         }
-        self.advance();
+        self.advance(now);
     }
 
     /// Pages have come out of the dirty tracker.
     fn collected(&mut self, now: Time, set: P) {
         match &mut self.state {
+            State::Snapshots(_) => self.snapshot_collected(now, set),
             State::LiveCopy(_) => self.round_collected(now, set),
             State::Switch(_) => self.rest_collected(set),
             State::Rollback(_) => self.give_back(set),
@@ -126,6 +136,7 @@ impl<P: PageSet> Conductor<P> {
     fn send_ended(&mut self, now: Time, id: CmdId, sent: Sent) {
         self.sent += sent.wire;
         match &mut self.state {
+            State::Snapshots(_) => self.snapshot_sent(now, id, sent),
             State::LiveCopy(_) => self.round_sent(now, id, sent),
             State::Switch(_) | State::Push(_) | State::Rollback(_) => {}
             State::Waiting | State::Preparation | State::Release | State::Ended(_) => {
@@ -134,16 +145,16 @@ impl<P: PageSet> Conductor<P> {
         }
     }
 
-    fn recalled(&mut self, sent: Sent, unsent: P) {
+    fn recalled(&mut self, now: Time, sent: Sent, unsent: P) {
         self.sent += sent.wire;
         self.give_back(unsent);
-        self.advance();
+        self.advance(now);
     }
 
     fn failed(&mut self, now: Time, kind: Kind, failure: Failure, sent: Sent, unsent: P) {
         self.sent += sent.wire;
         match &mut self.state {
-            State::Preparation | State::LiveCopy(_) => {
+            State::Preparation | State::Snapshots(_) | State::LiveCopy(_) => {
                 self.give_back(unsent);
                 self.roll_back(Outcome::Aborted);
             }
@@ -158,12 +169,13 @@ impl<P: PageSet> Conductor<P> {
             State::Rollback(_) => self.give_back(unsent),
             State::Waiting | State::Ended(_) => unreachable!("nothing is outstanding at {now}"),
         }
-        self.advance();
+        self.advance(now);
     }
 
     /// Goes on where a state has waited for several completions.
-    fn advance(&mut self) {
+    fn advance(&mut self, now: Time) {
         match &self.state {
+            State::Snapshots(_) => self.advance_snapshots(now),
             State::Switch(_) => self.advance_switch(),
             State::Push(_) => self.advance_push(),
             State::Rollback(_) => self.advance_rollback(),
@@ -188,7 +200,11 @@ impl<P: PageSet> Conductor<P> {
             region: Region::Memory,
             routes: Routes::direct(),
             streams: self.spec.transfer.streams,
-            class: if round == 0 { SendClass::First } else { SendClass::Resend },
+            class: match &self.state {
+                State::Snapshots(_) => SendClass::Snapshot,
+                _ if round == 0 => SendClass::First,
+                _ => SendClass::Resend,
+            },
             round,
             skip_redirtied: matches!(self.state, State::LiveCopy(_)) && self.spec.live.as_ref().is_some_and(|l| l.skip_redirtied),
             order: push.map_or_else(Default::default, |p| p.prepaging),
@@ -208,7 +224,7 @@ impl<P: PageSet> Conductor<P> {
     fn cancel(&mut self) -> Result<(), PeerError> {
         match &self.state {
             State::Waiting => self.end(Outcome::Cancelled),
-            State::Preparation | State::LiveCopy(_) => self.roll_back(Outcome::Cancelled),
+            State::Preparation | State::Snapshots(_) | State::LiveCopy(_) => self.roll_back(Outcome::Cancelled),
             State::Switch(_) if !self.fenced => self.roll_back(Outcome::Cancelled),
             State::Rollback(_) => {}
             State::Switch(_) | State::Push(_) | State::Release | State::Ended(_) => {
@@ -232,7 +248,9 @@ impl<P: PageSet> Conductor<P> {
 
     fn source_dead(&mut self) {
         match &self.state {
-            State::Waiting | State::Preparation | State::LiveCopy(_) | State::Rollback(_) => self.end(Outcome::Lost),
+            State::Waiting | State::Preparation | State::Snapshots(_) | State::LiveCopy(_) | State::Rollback(_) => {
+                self.end(Outcome::Lost);
+            },
             // Once the destination may have started the guest, its answer tells what became of it, if it ever comes.
             State::Switch(switch) => self.end(if self.fenced && switch.all_sent() { Outcome::Undecided } else { Outcome::Lost }),
             State::Push(pushing) => {
@@ -247,7 +265,7 @@ impl<P: PageSet> Conductor<P> {
     fn destination_dead(&mut self) {
         match &self.state {
             State::Waiting | State::Ended(_) | State::Rollback(_) => {}
-            State::Preparation | State::LiveCopy(_) => self.roll_back(Outcome::Aborted),
+            State::Preparation | State::Snapshots(_) | State::LiveCopy(_) => self.roll_back(Outcome::Aborted),
             State::Switch(_) if !self.fenced => self.roll_back(Outcome::Aborted),
             // It may have run the guest for a moment: nobody can know, so nobody starts it again.
             State::Switch(_) => self.end(Outcome::Undecided),
@@ -256,7 +274,7 @@ impl<P: PageSet> Conductor<P> {
     }
 
     fn check_timeouts(&mut self, now: Time) {
-        if !matches!(self.state, State::Preparation | State::LiveCopy(_) | State::Switch(_)) || self.fenced {
+        if !self.can_roll_back() {
             return;
         }
         if self.link_deadline().is_some_and(|at| now >= at) {
@@ -269,27 +287,31 @@ impl<P: PageSet> Conductor<P> {
                 OnTimeout::Pause => self.begin_switch(None),
             }
         }
-        self.advance();
+        self.advance(now);
+    }
+
+    /// Whether there is something to go back to: the source still has everything and may run the guest.
+    fn can_roll_back(&self) -> bool {
+        let under_way = matches!(self.state, State::Preparation | State::Snapshots(_) | State::LiveCopy(_) | State::Switch(_));
+        under_way && !self.fenced
     }
 
     /// When patience with a cut link ends.
     fn link_deadline(&self) -> Option<Time> {
-        let before_switch = matches!(self.state, State::Preparation | State::LiveCopy(_) | State::Switch(_)) && !self.fenced;
-        self.link_lost.filter(|_| before_switch).map(|since| since + self.spec.link_patience)
+        self.link_lost.filter(|_| self.can_roll_back()).map(|since| since + self.spec.link_patience)
     }
 
     /// When the completion timeout ends the rounds of live copy.
     fn completion_deadline(&self) -> Option<Time> {
         let timeout = self.spec.timeout.filter(|_| matches!(self.state, State::LiveCopy(_)))?;
-        Some(self.requested + timeout.limit(self.memory))
+        Some(self.requested? + timeout.limit(self.memory))
     }
 }
 
 impl<P: PageSet> Migration<P> for Conductor<P> {
     fn handle(&mut self, now: Time, event: Event<P>) -> Result<(), PeerError> {
         match event {
-            // None of the stages so far works ahead of the request.
-            Event::Prepare => Ok(()),
+            Event::Prepare => self.prepare_ahead(),
             Event::Requested => self.begin(now),
             Event::Cancel => self.cancel(),
             Event::Done { id, reply } => {
@@ -310,7 +332,7 @@ impl<P: PageSet> Migration<P> for Conductor<P> {
             Event::Recalled { id, sent, unsent } => {
                 self.desk.close(id);
                 if !matches!(self.state, State::Ended(_)) {
-                    self.recalled(sent, unsent);
+                    self.recalled(now, sent, unsent);
                 }
                 Ok(())
             }
@@ -323,7 +345,7 @@ impl<P: PageSet> Migration<P> for Conductor<P> {
             }
             Event::LinkRestored(_) => {
                 self.link_lost = None;
-                self.advance();
+                self.advance(now);
                 Ok(())
             }
             Event::PeerDead { peer, recoverable } => self.peer_dead(now, peer, recoverable),
@@ -332,6 +354,7 @@ impl<P: PageSet> Migration<P> for Conductor<P> {
 
     fn wake(&mut self, now: Time) {
         self.check_timeouts(now);
+        self.wake_snapshots(now);
         self.retry_push(now);
     }
 
@@ -344,19 +367,21 @@ impl<P: PageSet> Migration<P> for Conductor<P> {
             State::Push(pushing) => pushing.retry_at(),
             State::Waiting
             | State::Preparation
+            | State::Snapshots(_)
             | State::LiveCopy(_)
             | State::Switch(_)
             | State::Release
             | State::Rollback(_)
             | State::Ended(_) => None,
         };
-        [self.link_deadline(), self.completion_deadline(), retry].into_iter().flatten().min()
+        [self.link_deadline(), self.completion_deadline(), self.snapshot_deadline(), retry].into_iter().flatten().min()
     }
 
     fn phase(&self) -> Phase {
         match &self.state {
             State::Waiting => Phase::Waiting,
             State::Preparation => Phase::Preparation,
+            State::Snapshots(_) => Phase::Snapshots,
             State::LiveCopy(_) => Phase::LiveCopy,
             State::Switch(_) => Phase::Switch,
             State::Push(_) => Phase::Push,
@@ -371,6 +396,7 @@ impl<P: PageSet> Migration<P> for Conductor<P> {
             State::Ended(ending) => Some(*ending),
             State::Waiting
             | State::Preparation
+            | State::Snapshots(_)
             | State::LiveCopy(_)
             | State::Switch(_)
             | State::Push(_)

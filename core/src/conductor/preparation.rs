@@ -1,21 +1,53 @@
 //! Preparation: room at the destination, open channels, writes tracked.
 
-use super::{Conductor, Phase, State};
+use super::{Conductor, State};
 use crate::machine::{Migration, PeerError};
 use crate::pages::PageSet;
 use crate::units::Time;
 use crate::vocabulary::Command;
 
 impl<P: PageSet> Conductor<P> {
+    /// The migration will be requested later.
+    pub(super) fn prepare_ahead(&mut self) -> Result<(), PeerError> {
+        match &self.state {
+            State::Waiting if self.spec.ahead.is_some() => self.reserve(),
+            // Other strategies have nothing to do before the request.
+            State::Waiting => {}
+            State::Preparation
+            | State::Snapshots(_)
+            | State::LiveCopy(_)
+            | State::Switch(_)
+            | State::Push(_)
+            | State::Release
+            | State::Rollback(_)
+            | State::Ended(_) => return Err(PeerError::TooLate { phase: self.phase() }),
+        }
+        Ok(())
+    }
+
     /// The migration is requested: t0.
     pub(super) fn begin(&mut self, now: Time) -> Result<(), PeerError> {
-        if self.phase() != Phase::Waiting {
-            return Err(PeerError::TooLate { phase: self.phase() });
+        match &self.state {
+            State::Waiting => self.reserve(),
+            // What was begun ahead of the request goes on as if it had been begun by it.
+            State::Preparation if self.requested.is_none() => {}
+            State::Snapshots(_) => self.interrupt_snapshots(),
+            State::Preparation
+            | State::LiveCopy(_)
+            | State::Switch(_)
+            | State::Push(_)
+            | State::Release
+            | State::Rollback(_)
+            | State::Ended(_) => return Err(PeerError::TooLate { phase: self.phase() }),
         }
-        self.requested = now;
+        self.requested = Some(now);
+        self.advance(now);
+        Ok(())
+    }
+
+    fn reserve(&mut self) {
         self.desk.order(Command::Reserve { memory: self.memory, intermediaries: self.intermediaries.clone() });
         self.state = State::Preparation;
-        Ok(())
     }
 
     pub(super) fn reserved(&mut self) {
@@ -31,7 +63,9 @@ impl<P: PageSet> Conductor<P> {
         if let Some(limit) = self.spec.transfer.limit {
             self.desk.order(Command::SetRate { limit: Some(limit) });
         }
-        if self.spec.live.is_some() {
+        if self.requested.is_none() {
+            self.begin_snapshots();
+        } else if self.spec.live.is_some() {
             self.begin_live_copy(now);
         } else {
             self.begin_switch(self.spec.push);

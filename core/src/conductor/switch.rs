@@ -91,6 +91,7 @@ impl<P: PageSet> Conductor<P> {
             State::Rollback(_) => self.give_back(set),
             State::Switch(_)
             | State::Waiting
+            | State::Snapshots(_)
             | State::Preparation
             | State::LiveCopy(_)
             | State::Push(_)

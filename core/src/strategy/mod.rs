@@ -7,8 +7,10 @@
 mod hybrid;
 mod post_copy;
 mod pre_copy;
+mod quick_eviction;
 mod stop_and_copy;
 
+use crate::policy::snapshot::SnapshotPolicy;
 use crate::policy::stop::StopRule;
 use crate::policy::throttle::ThrottlePolicy;
 use crate::policy::timeout::CompletionTimeout;
@@ -16,7 +18,8 @@ use crate::units::{Rate, Span};
 use crate::vocabulary::Prepaging;
 
 /// Every preset, in the order in which they are listed and compared.
-pub const PRESETS: [Preset; 4] = [stop_and_copy::PRESET, pre_copy::PRESET, post_copy::PRESET, hybrid::PRESET];
+pub const PRESETS: [Preset; 5] =
+    [stop_and_copy::PRESET, pre_copy::PRESET, post_copy::PRESET, hybrid::PRESET, quick_eviction::PRESET];
 
 /// A strategy under the name by which users call it.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +50,8 @@ pub fn preset(name: &str) -> Option<&'static Preset> {
 /// | yes | yes | hybrid |
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
+    /// Memory is sent before the request.
+    pub ahead: Option<Ahead>,
     /// Rounds of copying while the guest runs at the source; without, the guest is stopped at once.
     pub live: Option<LiveCopy>,
     /// What is left when the guest stops is pushed after it has resumed at the destination; without, it is sent before.
@@ -57,6 +62,15 @@ pub struct Spec {
     pub timeout: Option<CompletionTimeout>,
     /// How long a cut link may stay cut before the switch until the migration is given up. After the switch it is waited for.
     pub link_patience: Span,
+}
+
+/// The stage before the request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ahead {
+    /// Passes over what is dirty, straight after the first copy.
+    pub passes: u32,
+    /// When snapshots are taken from then on.
+    pub snapshots: SnapshotPolicy,
 }
 
 /// The stage of copying in rounds while the guest runs.
@@ -98,7 +112,7 @@ impl Default for Transfer {
 
 impl Default for Spec {
     fn default() -> Spec {
-        Spec { live: None, push: None, transfer: Transfer::default(), timeout: None, link_patience: Span::from_secs(30) }
+        Spec { ahead: None, live: None, push: None, transfer: Transfer::default(), timeout: None, link_patience: Span::from_secs(30) }
     }
 }
 
@@ -135,6 +149,9 @@ impl Spec {
         }
         if let Some(Push { prepaging: Prepaging::Bubbling { pivots: 0 } }) = self.push {
             return Err(SpecError::NoPivots);
+        }
+        if let Some(ahead) = &self.ahead {
+            ahead.snapshots.check()?;
         }
         if let Some(live) = &self.live {
             live.stop.check()?;

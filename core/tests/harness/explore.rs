@@ -87,6 +87,7 @@ impl Tiny {
         let habit = Habit { pattern: Pattern::Uniform, writes_percent: 100 };
         let guest = GuestSetup { pages: PAGES, vcpus: vec![habit], interval: Span(1), steps_per_side: self.writes };
         let timing = Timing {
+            notice: None,
             page: Span(1),
             latency: Span(1),
             jitter: Span(1),

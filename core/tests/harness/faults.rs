@@ -242,7 +242,7 @@ impl World {
         let phase = self.phase();
         let unknown = Event::Staged { via: 7, set: Bitmap::default(), stored: Bytes::ZERO };
         let mut said = vec![unknown, Event::PeerDead { peer: Peer::Intermediary(7), recoverable: false }];
-        if phase != Phase::Waiting {
+        if phase != Phase::Waiting && self.timing.notice.is_none() {
             said.push(Event::Requested);
         }
         if let Some(&id) = self.run.outstanding.keys().next() {

@@ -1,15 +1,17 @@
 //! What a migration of the swarm is made of, drawn from its seed.
 
 use livemig_core::machine::Phase;
+use livemig_core::policy::snapshot::{Adaptive, Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Clark, Escalation, FixedRounds, KubeVirt, PMigrate, Qemu, SimGrid, StopRule};
 use livemig_core::policy::throttle::{AutoConverge, ThrottlePolicy};
 use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
-use livemig_core::strategy::{LiveCopy, PRESETS, Push, Spec, Transfer};
+use livemig_core::strategy::{Ahead, LiveCopy, PRESETS, Push, Spec, Transfer};
 use livemig_core::units::{Bytes, PAGE_SIZE, Rate, Span};
 use livemig_core::vocabulary::Prepaging;
 
 use super::channel::{MAX_STREAMS, MAX_VCPUS};
 use super::choice::Choices;
+use super::coverage::KILLABLE;
 use super::faults::{Fault, FaultKind};
 use super::guest::{GuestSetup, Habit, Pattern};
 
@@ -31,6 +33,8 @@ pub(crate) struct Timing {
     pub(crate) hasty_recalls_percent: u64,
     /// How often the agent reports what a broken connection carried as failed, rather than sending it again.
     pub(crate) gives_up_percent: u64,
+    /// How long before the request the migration is announced, if it is.
+    pub(crate) notice: Option<Span>,
     /// What the source does when the connection breaks while it waits for the answer to `Resume`.
     pub(crate) about_resume: AboutResume,
 }
@@ -67,7 +71,10 @@ impl Scenario {
         }
         assert_eq!(spec.check(), Ok(()), "seed {seed}");
         let guest = guest(draw, pages, page);
-        let timing = timing(draw, page);
+        let mut timing = timing(draw, page);
+        if spec.ahead.is_some() && draw.percent(85) {
+            timing.notice = Some(Span(page.0 * pages * draw.below(60) / 10));
+        }
         let faults = faults(draw, page, spec.link_patience);
         Scenario { preset: preset.name, spec, guest, timing, faults }
     }
@@ -114,12 +121,28 @@ fn timing(draw: &mut Choices, page: Span) -> Timing {
         window: usize::try_from(1 + draw.below(4)).unwrap(),
         hasty_recalls_percent: draw.below(3) * 50,
         gives_up_percent: draw.below(3) * 30,
+        notice: None,
         about_resume: [AboutResume::Repeat, AboutResume::Ask, AboutResume::GiveUp][usize::try_from(draw.below(3)).unwrap()],
     }
 }
 
 /// Every option of a strategy.
 fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
+    if let Some(ahead) = &mut spec.ahead {
+        let interval = Span(page.0 * (1 + draw.below(2 * pages)));
+        let fixed = Fixed { interval, threshold: draw.below(6), max_pages: 1 + draw.below(pages), min_spacing: Span(page.0 * draw.below(9)) };
+        let snapshots = if draw.percent(50) {
+            SnapshotPolicy::Fixed(fixed)
+        } else {
+            SnapshotPolicy::Adaptive(Adaptive::new(fixed, Span(interval.0 * 20), 0.05 + draw.below(90) as f64 / 100.0))
+        };
+        *ahead = Ahead { passes: u32::try_from(draw.below(4)).unwrap(), snapshots };
+        // Snapshots may also be followed by post-copy, with or without rounds before it.
+        spec.push = draw.percent(30).then(Push::default);
+        if spec.push.is_some() && draw.percent(50) {
+            spec.live = None;
+        }
+    }
     if let Some(live) = &mut spec.live {
         *live = LiveCopy {
             stop: stop_rule(page, draw),
@@ -169,8 +192,6 @@ fn stop_rule(page: Span, draw: &mut Choices) -> StopRule {
 }
 
 fn faults(draw: &mut Choices, page: Span, patience: Span) -> Vec<Fault> {
-    const PHASES: [Phase; 7] =
-        [Phase::Waiting, Phase::Preparation, Phase::LiveCopy, Phase::Switch, Phase::Push, Phase::Release, Phase::Rollback];
     let count = match draw.below(10) {
         0..3 => 0,
         3..7 => 1,
@@ -181,7 +202,7 @@ fn faults(draw: &mut Choices, page: Span, patience: Span) -> Vec<Fault> {
     for _ in 0..count {
         let outage = if draw.percent(30) { Span(patience.0 + page.0) } else { Span(page.0 * (1 + draw.below(300))) };
         let kind = FaultKind::draw(draw, outage);
-        let phase = kind.only_in().unwrap_or_else(|| PHASES[usize::try_from(draw.below(PHASES.len() as u64)).unwrap()]);
+        let phase = kind.only_in().unwrap_or_else(|| KILLABLE[usize::try_from(draw.below(KILLABLE.len() as u64)).unwrap()]);
         let within = 1 << draw.below(6);
         let after = draw.below(within);
         faults.push(Fault { kind, phase, after });

@@ -39,6 +39,8 @@ pub(crate) enum Happening {
     Tell(Event<Bitmap>),
     /// A watch is evaluated.
     Tick(CmdId),
+    /// The migration of this session is requested.
+    Request(u32),
     /// Something goes wrong.
     Strike(FaultKind),
     /// What was cut or away is back.
@@ -174,8 +176,15 @@ impl World {
         self.arm_vcpus();
         self.source.begin_session();
         self.apply_faults();
-        if self.run.conductor.ending().is_none() {
-            self.tell(Event::Requested);
+        if self.run.conductor.ending().is_some() {
+            return;
+        }
+        match self.timing.notice {
+            Some(notice) => {
+                self.tell(Event::Prepare);
+                self.lanes.push(Lane::World, self.now + notice, Happening::Request(self.run.session));
+            }
+            None => self.tell(Event::Requested),
         }
     }
 
@@ -215,6 +224,13 @@ impl World {
             Happening::Execute(id, command) => self.execute(id, command),
             Happening::Tell(event) => self.tell(event),
             Happening::Tick(id) => self.tick(id),
+            Happening::Request(session) => {
+                // What has failed before the request is not there any more when it comes.
+                let failed = matches!(self.run.conductor.phase(), Phase::Rollback | Phase::Ended);
+                if session == self.run.session && !failed {
+                    self.tell(Event::Requested);
+                }
+            }
             Happening::Strike(kind) => self.strike(kind),
             Happening::Restore => {
                 self.note(|| "back".into());

@@ -1,0 +1,151 @@
+//! Snapshots: memory is sent before the migration is requested, so that little is left when it is.
+//!
+//! First everything once, then some passes over what is dirty, then snapshots as the policy wants them. They need be neither complete nor
+//! consistent: the guest goes on at the source, and what it writes is dirty again. The request may come at any moment. A send that is
+//! under way is then taken back; what it has not delivered is dirty, like everything written since.
+
+use super::{Conductor, Kind, State};
+use crate::pages::PageSet;
+use crate::policy::stop::Round;
+use crate::units::{Bytes, Span, Time};
+use crate::vocabulary::{CmdId, Command, Region, Sent};
+
+/// The stage of snapshots.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    /// Sends that have been completed: the first copy, the passes and the snapshots.
+    taken: u32,
+    /// The last of them.
+    last: Option<Round>,
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Until dirty pages are counted again.
+    Sleeping { until: Time },
+    /// They are being counted.
+    Counting,
+    /// They are being collected.
+    Collecting,
+    /// They are being sent.
+    Sending { send: CmdId, started: Time },
+    /// The migration is requested; what is outstanding comes to its end.
+    Requested,
+}
+
+impl<P: PageSet> Conductor<P> {
+    pub(super) fn begin_snapshots(&mut self) {
+        self.state = State::Snapshots(Snapshots { taken: 0, last: None, step: Step::Collecting });
+        self.collect(None);
+    }
+
+    fn snapshots(&mut self) -> Option<&mut Snapshots> {
+        match &mut self.state {
+            State::Snapshots(snapshots) => Some(snapshots),
+            State::Waiting
+            | State::Preparation
+            | State::LiveCopy(_)
+            | State::Switch(_)
+            | State::Push(_)
+            | State::Release
+            | State::Rollback(_)
+            | State::Ended(_) => None,
+        }
+    }
+
+    pub(super) fn snapshot_collected(&mut self, now: Time, set: P) {
+        let Some(Snapshots { step: Step::Collecting, .. }) = self.snapshots() else { return self.give_back(set) };
+        if set.is_empty() {
+            return self.sleep(now, Span::ZERO);
+        }
+        let send = self.send(set, self.rounds, None);
+        self.rounds += 1;
+        self.snapshots().expect("still in snapshots").step = Step::Sending { send, started: now };
+    }
+
+    pub(super) fn snapshot_sent(&mut self, now: Time, id: CmdId, sent: Sent) {
+        let passes = self.spec.ahead.as_ref().map_or(0, |a| a.passes);
+        let index = self.rounds.saturating_sub(1);
+        let Some(snapshots) = self.snapshots() else { return };
+        let Step::Sending { send, started } = snapshots.step else { return };
+        debug_assert_eq!(send, id);
+        snapshots.taken += 1;
+        let round = Round { index, started, ended: now, wire: sent.wire, skipped: sent.skipped, dirty: Bytes::ZERO };
+        snapshots.last = Some(round);
+        if snapshots.taken <= passes {
+            snapshots.step = Step::Collecting;
+            self.collect(None);
+        } else {
+            self.sleep(now, round.duration());
+        }
+    }
+
+    fn sleep(&mut self, now: Time, sending: Span) {
+        let Some(ahead) = &mut self.spec.ahead else { return };
+        let until = now + ahead.snapshots.sleep(sending);
+        if let Some(snapshots) = self.snapshots() {
+            snapshots.step = Step::Sleeping { until };
+        }
+    }
+
+    /// When dirty pages are to be counted again.
+    pub(super) fn snapshot_deadline(&self) -> Option<Time> {
+        match &self.state {
+            State::Snapshots(Snapshots { step: Step::Sleeping { until }, .. }) => Some(*until),
+            State::Snapshots(_)
+            | State::Waiting
+            | State::Preparation
+            | State::LiveCopy(_)
+            | State::Switch(_)
+            | State::Push(_)
+            | State::Release
+            | State::Rollback(_)
+            | State::Ended(_) => None,
+        }
+    }
+
+    pub(super) fn wake_snapshots(&mut self, now: Time) {
+        if self.snapshot_deadline().is_some_and(|until| now >= until) {
+            self.snapshots().expect("only snapshots have this deadline").step = Step::Counting;
+            self.desk.order(Command::PeekDirty { region: Region::Memory });
+        }
+    }
+
+    pub(super) fn snapshot_counted(&mut self, now: Time, dirty: Bytes) {
+        let Some(Snapshots { step: Step::Counting, last, .. }) = self.snapshots() else { return };
+        let since = last.map_or(Span::MAX, |l| now - l.ended);
+        let take = self.spec.ahead.as_ref().and_then(|a| a.snapshots.take(dirty, since));
+        match take {
+            Some(limit) => {
+                self.snapshots().expect("still in snapshots").step = Step::Collecting;
+                self.desk.order(Command::Collect { region: Region::Memory, limit: Some(limit), into: None });
+            }
+            None => self.sleep(now, Span::ZERO),
+        }
+    }
+
+    /// The migration is requested.
+    pub(super) fn interrupt_snapshots(&mut self) {
+        self.desk.recall_all(&[Kind::Send]);
+        if let Some(snapshots) = self.snapshots() {
+            snapshots.step = Step::Requested;
+        }
+    }
+
+    /// Goes on with what is left, once nothing of the snapshots is outstanding.
+    pub(super) fn advance_snapshots(&mut self, now: Time) {
+        const UNDER_WAY: [Kind; 4] = [Kind::Send, Kind::Collect, Kind::ReturnDirty, Kind::PeekDirty];
+        let open = self.desk.any_open(&UNDER_WAY);
+        let Some(&mut Snapshots { step: Step::Requested, last, .. }) = self.snapshots() else { return };
+        if open {
+            return;
+        }
+        match last {
+            _ if self.spec.live.is_none() => self.begin_switch(self.spec.push),
+            // The last snapshot counts as a round: perhaps so little is left that no other is needed.
+            Some(round) => self.judge_after(now, &round),
+            None => self.begin_live_copy(now),
+        }
+    }
+}
