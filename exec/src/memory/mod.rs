@@ -1,0 +1,183 @@
+//! A guest's memory, the log of what it writes, and faults on what is not there yet.
+//!
+//! [`GuestMemory`] is shared between vCPUs that write to it whenever they run and host threads that copy from and to it. No
+//! reference into it is ever made; all access is by copying through raw pointers, as with memory that a device writes. A copy
+//! taken while the guest runs may be torn; it is the dirty log's business to say that it must be taken again.
+
+mod dirty;
+mod uffd;
+
+pub use dirty::DirtyTracker;
+pub use uffd::{Fault, Userfault};
+
+use crate::content::{Page, WORDS};
+use crate::error::ExecError;
+use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex};
+use std::ptr;
+
+/// Anonymous memory, 2 MiB aligned, not backed until it is touched.
+#[derive(Debug)]
+pub struct GuestMemory {
+    base: *mut u8,
+    pages: u64,
+}
+
+// SAFETY: the mapping belongs to this value alone and lives as long as it; all access goes through raw copies, which the module
+// head allows to race with the guest.
+unsafe impl Send for GuestMemory {}
+// SAFETY: as above.
+unsafe impl Sync for GuestMemory {}
+
+const ALIGN: usize = 2 << 20;
+
+impl GuestMemory {
+    /// Memory of `bytes`, rounded up to whole pages; all zero, none of it backed. With `huge`, the kernel is asked for 2 MiB
+    /// pages, which make filling and running faster and missing-page faults impossible to tell apart below 2 MiB: not for
+    /// memory that is to be registered with [`Userfault`].
+    ///
+    /// # Errors
+    /// When the kernel does not give it.
+    pub fn allocate(bytes: Bytes, huge: bool) -> Result<GuestMemory, ExecError> {
+        let pages = bytes.pages();
+        let len = usize::try_from(pages * PAGE_SIZE).map_err(|_| ExecError::Spec(format!("memory of {bytes}")))?;
+        let padded = len.checked_add(ALIGN).ok_or_else(|| ExecError::Spec(format!("memory of {bytes}")))?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a fresh anonymous mapping at an address that the kernel chooses touches nothing that exists.
+        let start = unsafe { libc::mmap(ptr::null_mut(), padded, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(ExecError::last("mmap of guest memory"));
+        }
+        let front = (start as usize).next_multiple_of(ALIGN) - start as usize;
+        // SAFETY: both cuts are page aligned and inside the mapping just made, outside of the part that is kept.
+        let base = unsafe {
+            let base = start.cast::<u8>().add(front);
+            if front > 0 {
+                libc::munmap(start, front);
+            }
+            if ALIGN > front {
+                libc::munmap(base.add(len).cast(), ALIGN - front);
+            }
+            base
+        };
+        let memory = GuestMemory { base, pages };
+        memory.advise(PageIndex(0), pages, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE })?;
+        Ok(memory)
+    }
+
+    /// Number of pages.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Where `pages` pages from `first` on lie, for vectored I/O straight from and to the guest. Valid as long as `self`; the
+    /// guest may write there at any time.
+    ///
+    /// # Errors
+    /// When they are not all inside memory.
+    pub fn range(&self, first: PageIndex, pages: u64) -> Result<*mut [u8], ExecError> {
+        if first.0.checked_add(pages).is_none_or(|end| end > self.pages) {
+            return Err(ExecError::OutOfMemoryRange { first, pages, memory: self.pages });
+        }
+        // SAFETY: the offset was checked to be inside the mapping, or just behind it for no pages.
+        let start = unsafe { self.base.add((first.0 * PAGE_SIZE) as usize) };
+        Ok(ptr::slice_from_raw_parts_mut(start, (pages * PAGE_SIZE) as usize))
+    }
+
+    /// Copies a page out.
+    ///
+    /// # Panics
+    /// When it is not inside memory.
+    pub fn read_page(&self, page: PageIndex, into: &mut Page) {
+        let from = self.words(page);
+        // SAFETY: `words` is a whole page inside the mapping, and `into` is another page.
+        unsafe { ptr::copy_nonoverlapping(from, into.0.as_mut_ptr(), WORDS) };
+    }
+
+    /// Copies a page in.
+    ///
+    /// # Panics
+    /// When it is not inside memory.
+    pub fn write_page(&self, page: PageIndex, from: &Page) {
+        let into = self.words(page);
+        // SAFETY: `words` is a whole page inside the mapping, and `from` is another page.
+        unsafe { ptr::copy_nonoverlapping(from.0.as_ptr(), into, WORDS) };
+    }
+
+    /// Whether the page is all zeros just now.
+    ///
+    /// # Panics
+    /// When it is not inside memory.
+    #[must_use]
+    pub fn is_zero(&self, page: PageIndex) -> bool {
+        let from = self.words(page);
+        let line = |at: usize| {
+            // SAFETY: the eight words from `at` on are inside the page; volatile, since the guest may be writing them.
+            (at..at + 8).fold(0, |bits, i| bits | unsafe { from.add(i).read_volatile() })
+        };
+        (0..WORDS).step_by(8).all(|at| line(at) == 0)
+    }
+
+    /// Drops pages: they read as zeros, or are missing again where faults are registered.
+    ///
+    /// # Errors
+    /// When they are not inside memory, or the kernel refuses.
+    pub fn discard(&self, first: PageIndex, pages: u64) -> Result<(), ExecError> {
+        self.advise(first, pages, libc::MADV_DONTNEED)
+    }
+
+    fn advise(&self, first: PageIndex, pages: u64, advice: libc::c_int) -> Result<(), ExecError> {
+        let range = self.range(first, pages)?;
+        // SAFETY: the range is inside this mapping, and none of the advices used here takes it away.
+        let result = unsafe { libc::madvise(range.cast(), range.len(), advice) };
+        // A kernel without huge pages refuses advice about them, which changes nothing.
+        if result == 0 || advice == libc::MADV_HUGEPAGE || advice == libc::MADV_NOHUGEPAGE {
+            return Ok(());
+        }
+        Err(ExecError::last("madvise of guest memory"))
+    }
+
+    fn words(&self, page: PageIndex) -> *mut u64 {
+        assert!(page.0 < self.pages, "page {} of {}", page.0, self.pages);
+        // SAFETY: inside the mapping, as just checked.
+        unsafe { self.base.add((page.0 * PAGE_SIZE) as usize).cast() }
+    }
+}
+
+impl Drop for GuestMemory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and nobody else holds on to it: vCPUs keep a reference to the value.
+        unsafe { libc::munmap(self.base.cast(), (self.pages * PAGE_SIZE) as usize) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_where_they_should_be_and_nowhere_else() {
+        let memory = GuestMemory::allocate(Bytes(5 * 4096 - 1), false).unwrap();
+        assert_eq!(memory.pages(), 5);
+        let mut page = Page::ZERO;
+        page.0[511] = 7;
+        assert!(memory.is_zero(PageIndex(4)));
+        memory.write_page(PageIndex(4), &page);
+        assert!(!memory.is_zero(PageIndex(4)) && memory.is_zero(PageIndex(3)));
+        let mut back = Page::ZERO;
+        memory.read_page(PageIndex(4), &mut back);
+        assert_eq!(back, page);
+        memory.discard(PageIndex(4), 1).unwrap();
+        assert!(memory.is_zero(PageIndex(4)));
+        assert_eq!(memory.range(PageIndex(3), 2).unwrap().len(), 8192);
+        assert!(memory.range(PageIndex(4), 2).is_err() && memory.range(PageIndex(u64::MAX), 2).is_err());
+        assert!(memory.discard(PageIndex(5), 1).is_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "page 5 of 5")]
+    fn a_page_beyond_memory_is_a_bug() {
+        let memory = GuestMemory::allocate(Bytes::from_pages(5), false).unwrap();
+        let _ = memory.is_zero(PageIndex(5));
+    }
+}
