@@ -104,6 +104,18 @@ pub struct Send<P> {
     pub order: Prepaging,
 }
 
+impl<P> Send<P> {
+    /// Whether these pages go for the first time, so that the receiver has no older version of them.
+    #[must_use]
+    pub fn is_first_copy(&self) -> bool {
+        match self.class {
+            SendClass::First => true,
+            SendClass::Resend => false,
+            SendClass::Snapshot => self.round == 0,
+        }
+    }
+}
+
 /// When a [`Command::Watch`] ends. The driver evaluates it every `every`, counted from the command.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Watch {

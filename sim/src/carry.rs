@@ -7,7 +7,7 @@ use crate::queue::Key;
 use crate::watcher::{Progress, Watcher};
 use livemig_core::ledger::Observation;
 use livemig_core::units::{PAGE_SIZE, Rate, Span, Time};
-use livemig_core::vocabulary::{CmdId, Reply, Send, SendClass, Sent, Watch, WatchEnd};
+use livemig_core::vocabulary::{CmdId, Reply, Send, Sent, Watch, WatchEnd};
 use std::collections::VecDeque;
 
 /// The transfers of one migration, first come first served, and the flows that carry them.
@@ -77,7 +77,7 @@ impl<F: Fidelity> Engine<'_, F> {
     /// Puts pages on their way.
     pub(crate) fn carry_pages(&mut self, m: u32, id: CmdId, send: &Send<F::Set>) {
         let push = self.drives[m as usize].switched;
-        let price = self.wire_price(m, send.class == SendClass::First);
+        let price = self.wire_price(m, send.is_first_copy());
         let guest = &self.guests[self.drives[m as usize].vm.0 as usize].guest;
         let transfer = F::Transfer::of_pages(id, send, push, price, guest, self.now);
         self.enqueue(m, transfer, send.streams);

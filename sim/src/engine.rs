@@ -27,6 +27,8 @@ const OBSERVED_AFTER: Span = Span::from_secs(10);
 pub(crate) enum Happening<S> {
     /// A migration is requested.
     Request(u32),
+    /// A migration that will be requested is announced.
+    Announce(u32),
     /// A command of a migration has been carried out.
     Due(u32, CmdId, Task<S>),
     /// A migration's transfer is over.
@@ -172,6 +174,9 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             let source = self.world.vms[m.vm.0 as usize].host;
             let memory = self.world.vms[m.vm.0 as usize].memory;
             self.add_drive(Drive::new(m, source, memory, &self.strategy.spec, self.settings.timeline));
+            if self.strategy.spec.ahead.is_some() && m.at > Time::ZERO {
+                self.queue.push(Time::ZERO, Happening::Announce(i as u32));
+            }
             self.queue.push(m.at, Happening::Request(i as u32));
         }
         for (i, event) in self.world.events.iter().enumerate() {
@@ -213,9 +218,15 @@ impl<'a, F: Fidelity> Engine<'a, F> {
 
     fn dispatch(&mut self, happening: Happening<F::Set>) {
         match happening {
+            // What was announced may have failed before the request comes.
+            Happening::Request(m) if !self.drives.has(m) || self.drives[m as usize].session.ending().is_some() => {}
             Happening::Request(m) => {
                 self.begin_observation(m);
                 self.tell(m, Event::Requested);
+            }
+            Happening::Announce(m) => {
+                self.sync(m);
+                self.tell(m, Event::Prepare);
             }
             Happening::Due(m, ..) | Happening::Observed(m) if !self.drives.has(m) => {}
             Happening::Due(m, id, task) => self.due(m, id, task),

@@ -3,6 +3,7 @@
 use crate::engine::{Engine, Happening};
 use crate::fidelity::{Fidelity, GuestModel, Run, TransferModel};
 use livemig_core::drain::{self, VmIndex};
+use livemig_core::machine::{Migration, Phase};
 use livemig_core::vocabulary::{Event, Failure, Peer};
 use livemig_models::world::{HostId, Incident, VmId, Workload};
 
@@ -113,7 +114,7 @@ impl<F: Fidelity> Engine<'_, F> {
             .numbers()
             .filter(|&m| {
                 let d = &self.drives[m as usize];
-                d.observed && !d.over && (d.source == host || d.destination == host)
+                d.session.phase() != Phase::Waiting && !d.over && (d.source == host || d.destination == host)
             })
             .collect()
     }

@@ -7,6 +7,7 @@ use crate::stdout::Output;
 use crate::table::{self, Style, left};
 use crate::value::{Value, json_object};
 use anyhow::Result;
+use livemig_core::policy::snapshot::SNAPSHOT_POLICIES;
 use livemig_core::policy::stop::STOP_RULES;
 use livemig_core::policy::throttle::THROTTLE_POLICIES;
 use livemig_core::policy::{PolicyEntry, timeout};
@@ -46,6 +47,7 @@ fn entries() -> Vec<Entry> {
     presets
         .chain(STOP_RULES.iter().map(policy("stop rule")))
         .chain(THROTTLE_POLICIES.iter().map(policy("throttle")))
+        .chain(SNAPSHOT_POLICIES.iter().map(policy("snapshots")))
         .chain([policy("timeout")(&timeout::ENTRY)])
         .collect()
 }

@@ -250,7 +250,7 @@ impl<P: PageSet> Conductor<P> {
         match &self.state {
             State::Waiting | State::Preparation | State::Snapshots(_) | State::LiveCopy(_) | State::Rollback(_) => {
                 self.end(Outcome::Lost);
-            },
+            }
             // Once the destination may have started the guest, its answer tells what became of it, if it ever comes.
             State::Switch(switch) => self.end(if self.fenced && switch.all_sent() { Outcome::Undecided } else { Outcome::Lost }),
             State::Push(pushing) => {

@@ -10,7 +10,7 @@ mod pre_copy;
 mod quick_eviction;
 mod stop_and_copy;
 
-use crate::policy::snapshot::SnapshotPolicy;
+use crate::policy::snapshot::{Fixed, SnapshotPolicy};
 use crate::policy::stop::StopRule;
 use crate::policy::throttle::ThrottlePolicy;
 use crate::policy::timeout::CompletionTimeout;
@@ -73,6 +73,13 @@ pub struct Ahead {
     pub snapshots: SnapshotPolicy,
 }
 
+impl Default for Ahead {
+    /// Four passes (Fernando et al., UCC 2016), then snapshots at a fixed interval.
+    fn default() -> Ahead {
+        Ahead { passes: 4, snapshots: SnapshotPolicy::Fixed(Fixed::default()) }
+    }
+}
+
 /// The stage of copying in rounds while the guest runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LiveCopy {
@@ -112,7 +119,14 @@ impl Default for Transfer {
 
 impl Default for Spec {
     fn default() -> Spec {
-        Spec { ahead: None, live: None, push: None, transfer: Transfer::default(), timeout: None, link_patience: Span::from_secs(30) }
+        Spec {
+            ahead: None,
+            live: None,
+            push: None,
+            transfer: Transfer::default(),
+            timeout: None,
+            link_patience: Span::from_secs(30),
+        }
     }
 }
 

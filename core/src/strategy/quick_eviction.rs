@@ -2,18 +2,14 @@
 //! order comes.
 
 use super::{Ahead, LiveCopy, Preset, Spec};
-use crate::policy::snapshot::{Fixed, SnapshotPolicy};
 use crate::policy::stop::{Clark, StopRule};
-
-/// After the first copy the paper makes four passes over what is dirty.
-const PASSES: u32 = 4;
 
 pub(super) const PRESET: Preset = Preset {
     name: "quick-eviction",
     origin: "Fernando et al., UCC 2016",
     summary: "send snapshots of memory before the request; then pre-copy of the little that is left",
     spec: || Spec {
-        ahead: Some(Ahead { passes: PASSES, snapshots: SnapshotPolicy::Fixed(Fixed::default()) }),
+        ahead: Some(Ahead::default()),
         live: Some(LiveCopy { stop: StopRule::Clark(Clark::default()), throttle: None, skip_redirtied: false }),
         ..Spec::default()
     },

@@ -96,8 +96,16 @@ impl Coverage {
 }
 
 /// The phases in which faults strike.
-pub(crate) const KILLABLE: [Phase; 8] =
-    [Phase::Waiting, Phase::Preparation, Phase::Snapshots, Phase::LiveCopy, Phase::Switch, Phase::Push, Phase::Release, Phase::Rollback];
+pub(crate) const KILLABLE: [Phase; 8] = [
+    Phase::Waiting,
+    Phase::Preparation,
+    Phase::Snapshots,
+    Phase::LiveCopy,
+    Phase::Switch,
+    Phase::Push,
+    Phase::Release,
+    Phase::Rollback,
+];
 
 /// Outcomes that a swarm must see.
 pub(crate) const OUTCOMES: [Outcome; 5] =

@@ -130,7 +130,12 @@ fn timing(draw: &mut Choices, page: Span) -> Timing {
 fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
     if let Some(ahead) = &mut spec.ahead {
         let interval = Span(page.0 * (1 + draw.below(2 * pages)));
-        let fixed = Fixed { interval, threshold: draw.below(6), max_pages: 1 + draw.below(pages), min_spacing: Span(page.0 * draw.below(9)) };
+        let fixed = Fixed {
+            interval,
+            threshold: draw.below(6),
+            max_pages: 1 + draw.below(pages),
+            min_spacing: Span(page.0 * draw.below(9)),
+        };
         let snapshots = if draw.percent(50) {
             SnapshotPolicy::Fixed(fixed)
         } else {

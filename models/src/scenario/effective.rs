@@ -5,6 +5,7 @@ use super::quantity::{written_size, written_time};
 use super::resolve::Frame;
 use crate::calibration::{CHANGED, Calibration};
 use crate::world::{Point, Strategy};
+use livemig_core::policy::snapshot::{Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Escalation, StopRule};
 use livemig_core::policy::throttle::ThrottlePolicy;
 use livemig_core::policy::timeout::OnTimeout;
@@ -105,6 +106,10 @@ fn strategy(strategy: &Strategy) -> Value {
         table["limit"] = rate(limit);
         table["unlimited_while_paused"] = spec.transfer.unlimited_while_paused.into();
     }
+    if let Some(ahead) = &spec.ahead {
+        table["passes"] = ahead.passes.into();
+        table["snapshots"] = snapshots(&ahead.snapshots);
+    }
     if let Some(live) = &spec.live {
         table["stop"] = stop(&live.stop);
         table["skip_redirtied"] = live.skip_redirtied.into();
@@ -129,6 +134,24 @@ fn strategy(strategy: &Strategy) -> Value {
         table["timeout"] = json!({ "per_gib": span(timeout.per_gib), "then": then });
     }
     table
+}
+
+fn snapshots(policy: &SnapshotPolicy) -> Value {
+    let fixed = |name: &str, p: &Fixed| {
+        json!({
+            "policy": name, "interval": span(p.interval), "threshold": p.threshold, "max_pages": p.max_pages,
+            "min_spacing": span(p.min_spacing)
+        })
+    };
+    match policy {
+        SnapshotPolicy::Fixed(p) => fixed("fixed", p),
+        SnapshotPolicy::Adaptive(p) => {
+            let mut table = fixed("adaptive", &p.snapshots);
+            table["max_interval"] = span(p.max_interval);
+            table["impact"] = p.impact.into();
+            table
+        }
+    }
 }
 
 fn stop(rule: &StopRule) -> Value {

@@ -4,7 +4,7 @@ use super::guest::{Guest, Remap};
 use crate::fidelity::{GuestModel, Load, TransferModel, WirePrice};
 use livemig_core::pages::{CLASSES, Counted, PageSet};
 use livemig_core::units::{Bytes, PAGE_SIZE, Time};
-use livemig_core::vocabulary::{CmdId, Send, SendClass, Sent};
+use livemig_core::vocabulary::{CmdId, Send, Sent};
 
 /// The wire bytes of pages.
 #[derive(Clone, Copy, Debug)]
@@ -131,7 +131,7 @@ impl TransferModel for Transfer {
         let mut transfer = Transfer {
             id,
             load: if push { Load::Push } else { Load::Pages },
-            is_first: send.class == SendClass::First,
+            is_first: send.is_first_copy(),
             skips: send.skip_redirtied && !push,
             cost: WireCost::new(&guest.memory(), price),
             left: send.set.classes().map(|b| b as f64),

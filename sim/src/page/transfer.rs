@@ -6,7 +6,7 @@ use livemig_core::ledger::Observation;
 use livemig_core::pages::{Bitmap, PageSet};
 use livemig_core::push_plan::PushPlan;
 use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex, Time};
-use livemig_core::vocabulary::{CmdId, Prepaging, Send, SendClass, Sent};
+use livemig_core::vocabulary::{CmdId, Prepaging, Send, Sent};
 use std::collections::VecDeque;
 
 const PAGE: f64 = PAGE_SIZE as f64;
@@ -199,7 +199,7 @@ impl TransferModel for Transfer {
         Transfer {
             id,
             load: if push { Load::Push } else { Load::Pages },
-            is_first: send.class == SendClass::First,
+            is_first: send.is_first_copy(),
             skips: send.skip_redirtied && !push,
             cost,
             plan: PushPlan::new(send.set.clone(), order),

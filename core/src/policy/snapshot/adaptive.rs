@@ -27,6 +27,13 @@ pub struct Adaptive {
     current: Span,
 }
 
+impl Default for Adaptive {
+    /// At most 5 % of the time, at least once a minute; ours.
+    fn default() -> Adaptive {
+        Adaptive::new(Fixed::default(), Span::from_secs(60), 0.05)
+    }
+}
+
 /// How much longer the next interval is when there was nothing to send.
 const GROWTH: f64 = 1.5;
 

@@ -55,6 +55,10 @@ pub(crate) struct Options {
     pub(crate) unlimited_while_paused: Option<At<bool>>,
     /// Pages of zeros are sent as a mark.
     pub(crate) elide_zero_pages: Option<At<bool>>,
+    /// Passes over what is dirty, straight after the first copy, before the request; with `snapshots`. Default: 4.
+    pub(crate) passes: Option<At<u32>>,
+    /// Memory is sent before the request (`migrate.at`), from the beginning of the run on; when snapshots are taken.
+    pub(crate) snapshots: Option<At<Snapshots>>,
     /// When live copy ends.
     pub(crate) stop: Option<At<Stop>>,
     /// How the guest is slowed down so that live copy ends.
@@ -151,6 +155,39 @@ pub(crate) enum Throttle {
         increment: Option<Constant<Fraction>>,
         /// The highest throttle. Default: 0.99.
         max: Option<Constant<Fraction>>,
+    },
+}
+
+/// A snapshot policy.
+#[derive(Debug, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(tag = "policy", transform = or_name_alone)]
+pub(crate) enum Snapshots {
+    /// At a fixed checking interval.
+    Fixed {
+        /// Between two counts of dirty pages. Default: 1 s.
+        interval: Option<Constant<Span>>,
+        /// Fewer dirty pages make no snapshot. Default: 2000.
+        threshold: Option<u64>,
+        /// At most so many pages in one snapshot. Default: all.
+        max_pages: Option<u64>,
+        /// Least time between two snapshots. Default: 0 s.
+        min_spacing: Option<Constant<Span>>,
+    },
+    /// At an interval that holds the share of the time in which snapshots are sent.
+    Adaptive {
+        /// That share. Default: 0.05.
+        impact: Option<Constant<Fraction>>,
+        /// Least time between two counts of dirty pages. Default: 1 s.
+        interval: Option<Constant<Span>>,
+        /// Most time between two counts. Default: 60 s.
+        max_interval: Option<Constant<Span>>,
+        /// Fewer dirty pages make no snapshot. Default: 2000.
+        threshold: Option<u64>,
+        /// At most so many pages in one snapshot. Default: all.
+        max_pages: Option<u64>,
+        /// Least time between two snapshots. Default: 0 s.
+        min_spacing: Option<Constant<Span>>,
     },
 }
 

@@ -2,13 +2,14 @@
 
 use crate::scenario::error::{Fault, choices};
 use crate::scenario::quantity::{Fraction, Positive};
-use crate::scenario::raw::{self, Migrate, Options, Stop, Throttle};
+use crate::scenario::raw::{self, Migrate, Options, Snapshots, Stop, Throttle};
 use crate::scenario::value::{At, Constant};
 use crate::world::Strategy;
+use livemig_core::policy::snapshot::{Adaptive, Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Clark, Escalation, FixedRounds, KubeVirt, PMigrate, Qemu, SimGrid, StopRule};
 use livemig_core::policy::throttle::{AutoConverge, ThrottlePolicy};
 use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
-use livemig_core::strategy::{LiveCopy, PRESETS, Preset, Spec, preset};
+use livemig_core::strategy::{Ahead, LiveCopy, PRESETS, Preset, Spec, preset};
 use livemig_core::units::Span;
 use livemig_core::vocabulary::Prepaging;
 
@@ -95,9 +96,22 @@ fn apply(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Faul
     if let Some(at) = &options.link_patience {
         spec.link_patience = at.value.0;
     }
+    apply_ahead(options, preset, spec)?;
     apply_live(options, preset, spec)?;
     apply_push(options, preset, spec)?;
     apply_timeout(options, preset, spec)
+}
+
+fn apply_ahead(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Fault> {
+    if let Some(at) = &options.snapshots {
+        let passes = spec.ahead.as_ref().map_or(Ahead::default().passes, |a| a.passes);
+        spec.ahead = Some(Ahead { passes, snapshots: snapshots(&at.value) });
+    }
+    if let Some(at) = &options.passes {
+        let ahead = spec.ahead.as_mut();
+        ahead.ok_or_else(|| senseless(at.line, "passes", preset, "it takes no `snapshots`"))?.passes = at.value;
+    }
+    Ok(())
 }
 
 fn apply_live(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Fault> {
@@ -199,6 +213,32 @@ fn kubevirt(limit: Option<&Constant<Span>>, timeout: Option<&Constant<Span>>, st
         },
     );
     StopRule::KubeVirt(KubeVirt::new(span(limit, origin.downtime_limit), span(timeout, origin.progress_timeout), steps))
+}
+
+fn snapshots(raw: &Snapshots) -> SnapshotPolicy {
+    let fixed =
+        |interval: &Option<Constant<Span>>, threshold: Option<u64>, max_pages: Option<u64>, spacing: &Option<Constant<Span>>| {
+            let origin = Fixed::default();
+            Fixed {
+                interval: span(interval.as_ref(), origin.interval),
+                threshold: threshold.unwrap_or(origin.threshold),
+                max_pages: max_pages.unwrap_or(origin.max_pages),
+                min_spacing: span(spacing.as_ref(), origin.min_spacing),
+            }
+        };
+    match raw {
+        Snapshots::Fixed { interval, threshold, max_pages, min_spacing } => {
+            SnapshotPolicy::Fixed(fixed(interval, *threshold, *max_pages, min_spacing))
+        }
+        Snapshots::Adaptive { impact, interval, max_interval, threshold, max_pages, min_spacing } => {
+            let origin = Adaptive::default();
+            SnapshotPolicy::Adaptive(Adaptive::new(
+                fixed(interval, *threshold, *max_pages, min_spacing),
+                span(max_interval.as_ref(), origin.max_interval),
+                impact.map_or(origin.impact, |c| c.0.0),
+            ))
+        }
+    }
 }
 
 fn throttle(raw: &Throttle) -> ThrottlePolicy {
