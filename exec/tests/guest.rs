@@ -5,10 +5,13 @@ mod common;
 use common::*;
 use livemig_core::units::{Bytes, PAGE_SIZE, Share, Span};
 use livemig_exec::ExecError;
+use livemig_exec::content::Content;
 use livemig_exec::guest::{Guest, GuestSpec, GuestState, Phase};
+use livemig_exec::memory::GuestMemory;
 use livemig_exec::replay::Replay;
 use livemig_exec::verify::verify;
 use livemig_models::world::{self, HostId, Traffic, Vm, Workload};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn vm(workload: Workload) -> Vm {
@@ -196,6 +199,25 @@ fn phases_follow_the_clock_and_the_host_and_survive_migration() {
     assert_clean(&guest);
     let progress = guest.progress().unwrap();
     assert!(progress.vcpus.iter().all(|v| v.changes.iter().map(|c| c.phase).eq(0..4)), "{progress:?}");
+}
+
+#[test]
+fn memory_beyond_a_gibibyte_is_reached() {
+    if !have_kvm() {
+        return;
+    }
+    // Zeros that nobody writes cost the host nothing.
+    let pages = (2 << 18) + 77;
+    let spec = GuestSpec {
+        memory: Bytes::from_pages(pages),
+        content: Content::new(1).with_zero_share(1.0),
+        ..spec(1, vec![region(pages - 100, 100, 50_000.0, 0.0), region(1 << 18, 10, 5000.0, 0.0)])
+    };
+    let guest = Guest::new(&spec, Arc::new(GuestMemory::allocate(spec.memory, true).unwrap())).unwrap();
+    run_steps(&guest, 5000);
+    pause(&guest);
+    assert_clean(&guest);
+    assert_eq!(verified(&guest).touched, 110);
 }
 
 #[test]

@@ -355,3 +355,33 @@ fn digest(spec: &GuestSpec) -> u64 {
 fn kernel(call: &'static str) -> impl Fn(kvm_ioctls::Error) -> ExecError {
     move |e| ExecError::errno(call, e.errno())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::Content;
+
+    #[test]
+    fn a_vcpu_that_leaves_its_program_is_reported() {
+        if let Err(e) = kvm_available() {
+            return println!("skipped: {e}");
+        }
+        let phases = vec![Phase { until: None, regions: Vec::new() }];
+        let spec = GuestSpec { memory: Bytes::from_mib(2), vcpus: 2, seed: 1, content: Content::new(1), phases };
+        let guest = Guest::new(&spec, Arc::new(GuestMemory::allocate(spec.memory, false).unwrap())).unwrap();
+        assert!(guest.boot_is_intact().unwrap());
+        // An address that is not mapped: the guest faults, and has nothing to handle faults with.
+        guest.boot.write_control(1, control::PHASE, 1 << 46);
+        guest.resume();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while guest.check().is_ok() {
+            assert!(Instant::now() < deadline, "nothing is reported");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(matches!(guest.check(), Err(ExecError::Vcpu { vcpu: 1, .. })));
+        assert!(matches!(guest.pause(Duration::from_secs(20)), Err(ExecError::Vcpu { vcpu: 1, .. })));
+        // What the guest's own tables must hold is not what it finds when somebody has been at them.
+        guest.boot.memory.discard(PageIndex(0), 1).unwrap();
+        assert!(!guest.boot_is_intact().unwrap());
+    }
+}
