@@ -12,9 +12,9 @@
 //! | [`verify`](mod@verify) | every byte compared, and what a wrong page looks like |
 //!
 //! A source makes a [`GuestSpec`](guest::GuestSpec) from the scenario, allocates [`GuestMemory`](memory::GuestMemory), fills it,
-//! and starts a [`Guest`](guest::Guest) over it. A destination gets specification and state as bytes, allocates memory, fills it
-//! with what arrives (by plain writes, or through [`Userfault`](memory::Userfault) while the guest runs), and restores the guest
-//! over it. Either side can pause its guest and verify. What the guest does, its layout and its floors: `docs/REAL_MODE.md`.
+//! and starts a [`Guest`](guest::Guest) over it. A destination gets specification and state as bytes, allocates memory, makes
+//! the guest over it, fills it with what arrives (by plain writes, or through [`Userfault`](memory::Userfault) while the guest
+//! runs), and loads the state. Either side can pause its guest and verify. What the guest does, its layout and its floors: `docs/REAL_MODE.md`.
 //!
 //! # Contract
 //! What the whole crate promises; agents and transport are not here yet.

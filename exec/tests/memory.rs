@@ -4,14 +4,16 @@ mod common;
 
 use common::*;
 use livemig_core::pages::{Bitmap, PageSet};
-use livemig_core::units::{Bytes, PageIndex, Span};
+use livemig_core::units::{Bytes, PageIndex};
+use livemig_exec::ExecError;
 use livemig_exec::content::Page;
 use livemig_exec::guest::Guest;
 use livemig_exec::memory::{GuestMemory, Userfault};
 use livemig_exec::replay::Replay;
 use livemig_exec::verify::{Looks, verify};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The pages in which two memories differ.
 fn differing(a: &GuestMemory, b: &GuestMemory) -> Vec<PageIndex> {
@@ -35,6 +37,9 @@ fn the_dirty_log_is_exactly_what_changed() {
     let mut tracker = guest.track_dirty().unwrap();
     pause(&guest);
     assert_eq!(tracker.collect(None).unwrap(), Bitmap::full(spec.pages()), "at first everything is dirty");
+    // A vCPU can be stopped between the fault, which is logged, and the write that it was for: a page for each, at most, and
+    // that write is the first thing done afterwards.
+    let mut about_to = Bitmap::default();
     for _ in 0..3 {
         let before = empty(&spec);
         copy_all(guest.memory(), &before);
@@ -42,8 +47,9 @@ fn the_dirty_log_is_exactly_what_changed() {
         pause(&guest);
         let changed: Bitmap = differing(&before, guest.memory()).into_iter().collect();
         assert!(changed.count() > 500, "{}", changed.count());
-        assert_eq!(tracker.peek().unwrap(), changed.len());
-        assert_eq!(tracker.peek().unwrap(), changed.len(), "peeking clears nothing");
+        assert!(about_to.iter().all(|page| changed.contains(page)), "{about_to:?}");
+        let logged = tracker.peek().unwrap();
+        assert_eq!(tracker.peek().unwrap(), logged, "peeking clears nothing");
 
         let first = tracker.collect(Some(Bytes::from_pages(100))).unwrap();
         assert_eq!(first.count(), 100);
@@ -53,7 +59,10 @@ fn the_dirty_log_is_exactly_what_changed() {
         let again = tracker.collect(None).unwrap();
         assert!(again.iter().eq(first.iter()));
         rest.merge(again);
-        assert!(rest.iter().eq(changed.iter()));
+        assert_eq!(rest.len(), logged);
+        assert!(changed.iter().all(|page| rest.contains(page)), "a write that was not logged");
+        about_to = rest.iter().filter(|page| !changed.contains(*page)).collect();
+        assert!(about_to.count() <= u64::from(spec.vcpus), "{about_to:?}");
     }
     drop(tracker);
     run_steps(&guest, 1000);
@@ -77,7 +86,7 @@ fn reads_are_logged_at_most_once_and_nothing_is_missed() {
     let guest = Guest::new(&spec, filled(&spec)).unwrap();
     let mut tracker = guest.track_dirty().unwrap();
     tracker.collect(None).unwrap();
-    let mut read = Bitmap::default();
+    let (mut read, mut again) = (Bitmap::default(), 0);
     for _ in 0..3 {
         let before = empty(&spec);
         copy_all(guest.memory(), &before);
@@ -86,10 +95,16 @@ fn reads_are_logged_at_most_once_and_nothing_is_missed() {
         let log = tracker.collect(None).unwrap();
         let changed: Bitmap = differing(&before, guest.memory()).into_iter().collect();
         assert!(changed.count() > 300 && changed.iter().all(|page| log.contains(page)));
-        for page in log.iter().filter(|page| !changed.contains(*page)) {
-            assert!((500..1000).contains(&page.0) && read.insert(page), "page {} was not accessed, or is logged again", page.0);
+        let (written, only_read): (Vec<_>, Vec<_>) =
+            log.iter().filter(|page| !changed.contains(*page)).partition(|page| page.0 < 500);
+        assert!(written.len() <= 1, "at most the page about to be written: {written:?}");
+        for page in only_read {
+            assert!(page.0 < 1000, "page {} was not accessed", page.0);
+            again += u64::from(!read.insert(page));
         }
     }
+    // The kernel may drop mappings for reasons of its own.
+    assert!(read.count() > 100 && again <= 20, "{} and {again}", read.count());
 }
 
 #[test]
@@ -118,7 +133,7 @@ fn pages_copied_while_the_guest_runs_are_right_in_the_end() {
     last.iter().for_each(|page| copy_page(source.memory(), &memory, page));
     let report = verify(&replay, &memory, 2);
     assert!(report.is_clean(), "{report}");
-    let destination = Guest::restore(&spec, memory, &source.save().unwrap(), Span::ZERO).unwrap();
+    let destination = Guest::restore(&spec, memory, &source.save().unwrap(), Instant::now()).unwrap();
     drop((tracker, source));
     run_steps(&destination, 1000);
     pause(&destination);
@@ -153,6 +168,18 @@ fn damage_to_a_real_guest_is_found() {
     assert_eq!(report.findings[2].offset, 77 * 8);
 }
 
+/// A watch over missing pages; says that the test is skipped, and why, where they may not be watched.
+fn watch(memory: &Arc<GuestMemory>) -> Option<Userfault> {
+    match Userfault::watch(memory.clone()) {
+        Ok(watch) => Some(watch),
+        Err(ExecError::Kernel { call: call @ ("userfaultfd" | "USERFAULTFD_IOC_NEW"), source }) => {
+            println!("skipped: no userfaultfd: {call}: {source}");
+            None
+        }
+        Err(e) => panic!("{e}"),
+    }
+}
+
 /// Serves missing pages from `from` until told to stop.
 fn serve(watch: &Userfault, from: &GuestMemory, stop: &AtomicBool) -> u64 {
     let (mut faults, mut served) = (Vec::new(), 0);
@@ -180,8 +207,8 @@ fn a_guest_without_memory_gets_it_page_by_page() {
     let (state, old) = (source.save().unwrap(), source.memory().clone());
 
     let memory = empty(&spec);
-    let watch = Userfault::watch(memory.clone()).unwrap();
-    let destination = Guest::restore(&spec, memory, &state, Span::ZERO).unwrap();
+    let Some(watch) = watch(&memory) else { return };
+    let destination = Guest::restore(&spec, memory, &state, Instant::now()).unwrap();
     let stop = AtomicBool::new(false);
     let served = std::thread::scope(|scope| {
         let server = scope.spawn(|| serve(&watch, &old, &stop));
@@ -224,8 +251,8 @@ fn a_guest_that_waits_for_a_page_can_be_stopped() {
     let source = Guest::new(&spec, filled(&spec)).unwrap();
     pause(&source);
     let memory = empty(&spec);
-    let watch = Userfault::watch(memory.clone()).unwrap();
-    let destination = Guest::restore(&spec, memory, &source.save().unwrap(), Span::ZERO).unwrap();
+    let Some(watch) = watch(&memory) else { return };
+    let destination = Guest::restore(&spec, memory, &source.save().unwrap(), Instant::now()).unwrap();
     destination.resume();
     let mut faults = Vec::new();
     while faults.is_empty() {
@@ -246,11 +273,8 @@ fn a_guest_that_waits_for_a_page_can_be_stopped() {
 
 #[test]
 fn pages_beyond_memory_are_refused() {
-    let memory = std::sync::Arc::new(GuestMemory::allocate(Bytes::from_pages(64), false).unwrap());
-    let watch = match Userfault::watch(memory) {
-        Ok(watch) => watch,
-        Err(e) => return println!("skipped: no userfaultfd: {e}"),
-    };
+    let memory = Arc::new(GuestMemory::allocate(Bytes::from_pages(64), false).unwrap());
+    let Some(watch) = watch(&memory) else { return };
     assert!(watch.place(PageIndex(63), &[Page::ZERO; 2]).is_err());
     assert!(watch.place_zero(PageIndex(64)).is_err());
     assert!(watch.wake(PageIndex(u64::MAX), 2).is_err());

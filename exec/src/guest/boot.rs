@@ -7,7 +7,8 @@ use super::program::Table;
 use super::spec::{GuestSpec, MAX_MEMORY};
 use crate::error::ExecError;
 use crate::memory::GuestMemory;
-use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex};
+use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex, Span};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Guest-physical, and because of the identity map also linear, address of the boot slot.
 pub(super) const BASE: u64 = MAX_MEMORY.0;
@@ -50,7 +51,7 @@ pub(super) struct Boot {
     /// Per vCPU and phase, the address of the block.
     blocks: Vec<Vec<u64>>,
     page_tables: u64,
-    tsc_khz: u32,
+    tsc_khz: AtomicU32,
 }
 
 impl Boot {
@@ -73,16 +74,32 @@ impl Boot {
         if len > GIB {
             return Err(ExecError::Spec(format!("{len} B of tables, more than the boot slot holds")));
         }
-        let boot = Boot { memory: GuestMemory::allocate(Bytes(len), false)?, blocks, page_tables: BASE + page_tables, tsc_khz };
+        let boot = Boot {
+            memory: GuestMemory::allocate(Bytes(len), false)?,
+            blocks,
+            page_tables: BASE + page_tables,
+            tsc_khz: AtomicU32::new(tsc_khz),
+        };
         boot.write_code();
         boot.write_blocks(tables, tsc_khz);
         boot.write_page_tables(directories);
         Ok(boot)
     }
 
-    /// Frequency of the clock that it was laid out for.
+    /// Frequency of the clock that it is laid out for, in kHz; never 0.
     pub(super) fn tsc_khz(&self) -> u32 {
-        self.tsc_khz
+        self.tsc_khz.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Lays the pacing out for another clock. The vCPUs are stopped.
+    pub(super) fn set_tsc_khz(&self, tables: &[Vec<Table>], khz: u32) {
+        self.tsc_khz.store(khz, Ordering::Relaxed);
+        self.write_blocks(tables, khz);
+    }
+
+    /// How long so many ticks of the guest's clock are.
+    pub(super) fn span(&self, ticks: u64) -> Span {
+        Span(u64::try_from(u128::from(ticks) * 1_000_000 / u128::from(self.tsc_khz())).unwrap_or(u64::MAX))
     }
 
     /// Address of the first page table.

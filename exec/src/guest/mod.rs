@@ -67,28 +67,6 @@ impl Guest {
     /// # Errors
     /// No KVM, a specification out of bounds, memory of another size, or what the kernel refuses.
     pub fn new(spec: &GuestSpec, memory: Arc<GuestMemory>) -> Result<Guest, ExecError> {
-        Guest::build(spec, memory, None)
-    }
-
-    /// A guest that goes on where `state` was saved, `elapsed` ago by the guest's clock. Stopped.
-    ///
-    /// # Errors
-    /// As [`Guest::new`], and a state of another guest or one that this machine cannot take.
-    pub fn restore(spec: &GuestSpec, memory: Arc<GuestMemory>, state: &GuestState, elapsed: Span) -> Result<Guest, ExecError> {
-        if state.spec != digest(spec) {
-            return Err(ExecError::State("it belongs to a guest with another specification".to_owned()));
-        }
-        if state.vcpus.len() != spec.vcpus as usize {
-            return Err(ExecError::State(format!("it has {} vCPUs, the guest has {}", state.vcpus.len(), spec.vcpus)));
-        }
-        let guest = Guest::build(spec, memory, Some(state.tsc_khz))?;
-        for (index, saved) in state.vcpus.iter().enumerate() {
-            guest.restore_vcpu(index, saved, state.tsc_khz, elapsed)?;
-        }
-        Ok(guest)
-    }
-
-    fn build(spec: &GuestSpec, memory: Arc<GuestMemory>, tsc_khz: Option<u32>) -> Result<Guest, ExecError> {
         spec.check()?;
         if memory.pages() != spec.pages() {
             return Err(ExecError::Spec(format!("{} pages of memory for a guest of {}", memory.pages(), spec.pages())));
@@ -100,10 +78,7 @@ impl Guest {
             (0..spec.vcpus).map(|v| spec.phases.iter().map(|p| Table::new(p, v, spec.vcpus)).collect()).collect();
         let fds = (0..u64::from(spec.vcpus)).map(|id| vm.create_vcpu(id)).collect::<Result<Vec<_>, _>>();
         let fds = fds.map_err(kernel("KVM_CREATE_VCPU"))?;
-        let tsc_khz = match tsc_khz {
-            Some(khz) => khz,
-            None => fds[0].get_tsc_khz().map_err(kernel("KVM_GET_TSC_KHZ"))?,
-        };
+        let tsc_khz = fds[0].get_tsc_khz().map_err(kernel("KVM_GET_TSC_KHZ"))?;
         let boot = Arc::new(Boot::new(spec, &tables, tsc_khz)?);
         let manual_clear = enable_manual_clear(&vm);
         set_slot(&vm, MEMORY_SLOT, 0, &memory, 0)?;
@@ -114,7 +89,7 @@ impl Guest {
         for (index, fd) in fds.into_iter().enumerate() {
             let start = set_initial_state(&fd, &cpuid, spec, &boot, index)?;
             boot.write_control(index, control::PHASE, boot.block(index, 0));
-            let ends = spec.phases.iter().map(|p| p.until.map(|t| ticks(t, tsc_khz))).collect();
+            let ends = spec.phases.iter().map(|p| p.until).collect();
             let vcpu = Vcpu::spawn(index, fd, boot.clone(), memory.clone(), ends)?;
             vcpu.shared.set_start_tsc(start);
             vcpus.push(vcpu);
@@ -124,12 +99,47 @@ impl Guest {
         Ok(Guest { throttle: Throttle::new(), vcpus, spec, tables, boot, memory, vm: Arc::new(vm), msrs, manual_clear })
     }
 
-    fn restore_vcpu(&self, index: usize, saved: &VcpuState, tsc_khz: u32, elapsed: Span) -> Result<(), ExecError> {
+    /// A guest that goes on where `state` was saved: [`Guest::new`] and [`Guest::load`].
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn restore(spec: &GuestSpec, memory: Arc<GuestMemory>, state: &GuestState, saved_at: Instant) -> Result<Guest, ExecError> {
+        let guest = Guest::new(spec, memory)?;
+        guest.load(state, saved_at)?;
+        Ok(guest)
+    }
+
+    /// Makes a guest that has never run go on where `state` was saved; it stays stopped. A destination makes its guest
+    /// beforehand, so that only this lies within the downtime. `saved_at` is when that was, on this machine's clock: the guest's
+    /// clock goes on as if it had never stopped.
+    ///
+    /// # Errors
+    /// A state of another guest, or one that this machine cannot take; a guest that has run.
+    pub fn load(&self, state: &GuestState, saved_at: Instant) -> Result<(), ExecError> {
+        if state.spec != digest(&self.spec) {
+            return Err(ExecError::State("it belongs to a guest with another specification".to_owned()));
+        }
+        if state.vcpus.len() != self.vcpus.len() {
+            return Err(ExecError::State(format!("it has {} vCPUs, the guest has {}", state.vcpus.len(), self.vcpus.len())));
+        }
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            let _parked = vcpu.parked()?;
+            if self.boot.read_control(index, control::NOW) != 0 {
+                return Err(ExecError::State("the guest that is to take it has run".to_owned()));
+            }
+        }
+        if state.tsc_khz != self.boot.tsc_khz() {
+            self.boot.set_tsc_khz(&self.tables, state.tsc_khz);
+        }
+        state.vcpus.iter().enumerate().try_for_each(|(index, saved)| self.load_vcpu(index, saved, state.tsc_khz, saved_at))
+    }
+
+    fn load_vcpu(&self, index: usize, saved: &VcpuState, tsc_khz: u32, saved_at: Instant) -> Result<(), ExecError> {
         let Some(change) = saved.changes.last().filter(|c| (c.phase as usize) < self.spec.phases.len()) else {
             return Err(ExecError::State(format!("vCPU {index} is in a phase that the guest does not have")));
         };
         let vcpu = &self.vcpus[index];
-        saved.restore(&*vcpu.parked()?, tsc_khz, elapsed)?;
+        saved.restore(&*vcpu.parked()?, tsc_khz, saved_at)?;
         self.boot.write_control(index, control::STEPS, saved.regs.r15);
         self.boot.write_control(index, control::PHASE, self.boot.block(index, change.phase as usize));
         vcpu.shared.set_start_tsc(saved.start_tsc);
@@ -197,7 +207,7 @@ impl Guest {
     #[must_use]
     pub fn take_longest_gap(&self) -> Span {
         let ticks = self.vcpus.iter().map(|vcpu| vcpu.shared.take_longest_gap()).max().unwrap_or(0);
-        Span((u128::from(ticks) * 1_000_000 / u128::from(self.boot.tsc_khz())) as u64)
+        self.boot.span(ticks)
     }
 
     /// Whether it is well.
@@ -341,10 +351,6 @@ fn long_mode(mut sregs: kvm_sregs, boot: &Boot) -> kvm_sregs {
     sregs.cr4 = 0x20; // physical address extension
     sregs.efer = 0x500; // long mode enabled and active
     sregs
-}
-
-fn ticks(span: Span, tsc_khz: u32) -> u64 {
-    u64::try_from(u128::from(span.0) * u128::from(tsc_khz) / 1_000_000).unwrap_or(u64::MAX)
 }
 
 fn digest(spec: &GuestSpec) -> u64 {

@@ -9,10 +9,10 @@ use kvm_bindings::{
 };
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, kvm_device_attr};
 use kvm_ioctls::{Kvm, VcpuFd};
-use livemig_core::units::Span;
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
+use std::time::Instant;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"LMVS");
 const VERSION: u16 = 1;
@@ -145,8 +145,8 @@ impl VcpuState {
         })
     }
 
-    /// Puts the state into a vCPU that has never run, with the clock `elapsed` later than it was saved.
-    pub(super) fn restore(&self, fd: &VcpuFd, tsc_khz: u32, elapsed: Span) -> Result<(), ExecError> {
+    /// Puts the state into a vCPU that has never run; its clock goes on as if it had been running since `saved_at`.
+    pub(super) fn restore(&self, fd: &VcpuFd, tsc_khz: u32, saved_at: Instant) -> Result<(), ExecError> {
         let fail = |call| move |e: kvm_ioctls::Error| ExecError::errno(call, e.errno());
         let cpuid = CpuId::from_entries(&self.cpuid).map_err(|_| ExecError::State("too many CPUID entries".to_owned()))?;
         fd.set_cpuid2(&cpuid).map_err(fail("KVM_SET_CPUID2"))?;
@@ -162,7 +162,7 @@ impl VcpuState {
         write_msrs(fd, &self.msrs)?;
         fd.set_vcpu_events(&self.events).map_err(fail("KVM_SET_VCPU_EVENTS"))?;
         fd.set_mp_state(self.mp_state).map_err(fail("KVM_SET_MP_STATE"))?;
-        let ticks = u128::from(elapsed.0) * u128::from(tsc_khz) / 1_000_000;
+        let ticks = saved_at.elapsed().as_nanos() * u128::from(tsc_khz) / 1_000_000;
         set_clock(fd, self.tsc.wrapping_add(ticks as u64))
     }
 

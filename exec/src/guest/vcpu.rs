@@ -9,6 +9,7 @@ use super::code::{PORT_SLEEP, PORT_STAMP};
 use crate::error::ExecError;
 use crate::memory::GuestMemory;
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use livemig_core::units::Span;
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
@@ -63,8 +64,8 @@ pub(super) struct Shared {
     /// `immediate_exit` in the page that the vCPU shares with the kernel; valid as long as `fd`.
     immediate_exit: *const AtomicU8,
     boot: Arc<Boot>,
-    /// When phases end by themselves, in guest clock ticks since the start.
-    ends: Vec<Option<u64>>,
+    /// When phases end by themselves, in guest time since the start.
+    ends: Vec<Option<Span>>,
     start_tsc: AtomicU64,
     wanted_phase: AtomicU32,
     longest_gap: AtomicU64,
@@ -94,7 +95,7 @@ impl Vcpu {
         mut fd: VcpuFd,
         boot: Arc<Boot>,
         memory: Arc<GuestMemory>,
-        ends: Vec<Option<u64>>,
+        ends: Vec<Option<Span>>,
     ) -> Result<Vcpu, ExecError> {
         install_kick_handler();
         let immediate_exit = (&raw const fd.get_kvm_run().immediate_exit).cast::<AtomicU8>();
@@ -328,7 +329,7 @@ impl Shared {
 
         let mut wishes = lock(&self.wishes);
         let current = wishes.changes.last().map_or(0, |change| change.phase);
-        let elapsed = now.saturating_sub(self.start_tsc());
+        let elapsed = self.boot.span(now.saturating_sub(self.start_tsc()));
         let mut phase = current;
         while let Some(Some(end)) = self.ends.get(phase as usize)
             && elapsed >= *end
@@ -351,9 +352,8 @@ impl Shared {
     fn wake_time(&self) -> Instant {
         let now = self.boot.read_control(self.index, control::NOW);
         let deadline = self.boot.read_control(self.index, control::DEADLINE);
-        let khz = u128::from(self.boot.tsc_khz().max(1));
-        let nanos = u128::from(deadline.saturating_sub(now)) * 1_000_000 / khz;
-        Instant::now() + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(LONGEST_SLEEP)
+        let sleep = self.boot.span(deadline.saturating_sub(now));
+        Instant::now() + Duration::from_nanos(sleep.0).min(LONGEST_SLEEP)
     }
 }
 
