@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FLEETS = [(20, 1, "het"), (20, 10, "het"), (200, 10, "het"), (20, 1, "rnd"), (20, 10, "rnd"), (200, 10, "rnd")]
-UNITS = {"s": 1.0, "ms": 1e-3, "GiB": 2.0**30, "MiB": 2.0**20, "Mbit/s": 125000.0}
+UNITS = {"%": 0.01, "s": 1.0, "ms": 1e-3, "GiB": 2.0**30, "MiB": 2.0**20, "Mbit/s": 125000.0}
 
 
 def draw(i, k):
@@ -59,6 +59,16 @@ def table(header, rows):
     return out.getvalue()
 
 
+def measured(rows, published, strategy):
+    """What a strategy has shown where a published figure says."""
+    found = [r for r in rows if (r["point"], r["strategy"]) == (published["point"], strategy)]
+    # A run with one VM has no row of the whole.
+    row = next((r for r in found if r["vm"] == published["vm"]), found[0] if len(found) == 1 else None)
+    if row is None:
+        sys.exit(f"{published['scenario']}: no row for point {published['point']}, {strategy}, VM {published['vm']}")
+    return float(row[published["metric"]])
+
+
 def papers(program):
     """Published figures beside ours: one file per paper."""
     runs, files = {}, {}
@@ -68,16 +78,13 @@ def papers(program):
         name = p["scenario"]
         if name not in runs:
             runs[name] = livemig(program, f"papers/{name}")
-        key = (p["point"], p["strategy"])
-        found = [r for r in runs[name] if (r["point"], r["strategy"]) == key]
-        # A run with one VM has no row of the whole.
-        row = next((r for r in found if r["vm"] == p["vm"]), found[0] if len(found) == 1 else None)
-        if row is None:
-            sys.exit(f"{name}: no row for point {p['point']}, {p['strategy']}, VM {p['vm']}")
-        ours = float(row[p["metric"]]) / UNITS[p["unit"]]
-        paper = float(p["paper_value"])
+        ours = measured(runs[name], p, p["strategy"])
+        if p["baseline_strategy"]:
+            ours = 1 - ours / measured(runs[name], p, p["baseline_strategy"])
+        ours /= UNITS[p["unit"]]
+        deviation = f"{ours / float(p['paper_value']) - 1:+.4f}" if p["paper_value"] else ""
         files.setdefault(p["paper"], []).append(
-            [p["paper"], p["figure"], p["quantity"], p["unit"], p["kind"], p["paper_value"], f"{ours:.5g}", f"{ours / paper - 1:+.4f}"]
+            [p["paper"], p["figure"], p["quantity"], p["unit"], p["kind"], p["paper_value"], f"{ours:.5g}", deviation]
         )
     header = ["paper", "figure", "quantity", "unit", "kind", "paper_value", "ours", "deviation"]
     return {f"results/papers/{paper}.csv": table(header, rows) for paper, rows in files.items()}

@@ -170,6 +170,8 @@ const CASES: &[(&str, &str)] = &[
     ("  \"pre-copy\",", "  { preset = \"pre-copy\", stop = { rule = \"kubevirt\", on_stall = [\"restart\"] } },"),
     ("  \"pre-copy\",", "  { preset = \"pre-copy\", stop = { rule = \"kubevirt\", on_stall = [{ raise_limit = 3 }] } },"),
     ("  \"pre-copy\",", "  { preset = \"pre-copy\", throttle = { policy = \"auto-converge\", max = 1 } },"),
+    ("  \"pre-copy\",", "  { preset = \"cpu-scheduling\", stop = { rule = \"fixed-rounds\", rounds = 5 } },"),
+    ("  \"pre-copy\",", "  { preset = \"pre-copy\", throttle = { policy = \"cpu-scheduling\", start = { round = 0 } } },"),
     ("rule = \"qemu\", downtime_limit = \"300 ms\"", "rule = \"qemu\", downtime = \"300 ms\""),
     ("rule = \"qemu\", downtime_limit = \"300 ms\"", "rule = \"xen\""),
     ("rule = \"qemu\", downtime_limit = \"300 ms\"", "rule = \"qemu\", downtime_limit = \"0 s\""),

@@ -161,7 +161,10 @@ fn strategies_are_presets_with_changes() {
 #[test]
 fn the_effective_configuration_is_the_scenario_again() {
     let stops = "strategies = [{ name = '1', preset = 'pre-copy', stop = { rule = 'clark', max_factor = 2.5 } }, { name = '2', preset = 'pre-copy', stop = 'simgrid' }, \
-                 { name = '3', preset = 'hybrid', stop = { rule = 'fixed-rounds', rounds = 2 }, limit = '0.1 bit/s' }, { name = '4', preset = 'pre-copy', stop = 'pmigrate' }]";
+                 { name = '3', preset = 'hybrid', stop = { rule = 'fixed-rounds', rounds = 2 }, limit = '0.1 bit/s' }, { name = '4', preset = 'pre-copy', stop = 'pmigrate' }, 'cpu-scheduling', \
+                 { name = '5', preset = 'cpu-scheduling', throttle = { policy = 'cpu-scheduling', remaining = '64 MiB', rounds = 2, start = { below = 0.25 } } }, \
+                 { name = '6', preset = 'pre-copy', throttle = { policy = 'cpu-scheduling', min_share = 0.05, start = 'not-shrinking' } }, \
+                 { name = '7', preset = 'pre-copy', throttle = { policy = 'dirty-limit', limit = '40 MB/s' } }]";
     let mut texts: Vec<String> = ["first", "constrained-destination", "fleet", "traffic"]
         .iter()
         .map(|name| std::fs::read_to_string(examples().join(format!("{name}.toml"))).unwrap())

@@ -8,7 +8,7 @@ mod common;
 use common::{one_vm, run, strategy};
 use livemig_core::machine::Outcome;
 use livemig_core::policy::stop::{FixedRounds, Qemu, StopRule};
-use livemig_core::policy::throttle::{AutoConverge, ThrottlePolicy};
+use livemig_core::policy::throttle::{AutoConverge, CpuScheduling, DirtyLimit, Start, ThrottlePolicy};
 use livemig_core::strategy::{Spec, preset};
 use livemig_core::units::{Bytes, Rate, Span};
 use livemig_models::world::{Workload, World};
@@ -87,6 +87,35 @@ fn hot_auto_converge() {
     });
     assert_total(&m, 45.136);
     assert!(m.metrics.converged);
+}
+
+fn hot_throttled(policy: ThrottlePolicy) -> MigrationResult {
+    let m = migrate(true, "pre-copy", |s| s.live.as_mut().unwrap().throttle = Some(policy));
+    let (total, lost) = (m.metrics.total_migration_time.unwrap(), m.metrics.work_lost);
+    println!("total {total}, work lost {lost}, throttle {}, {} rounds", m.metrics.throttle, m.metrics.rounds);
+    assert!(m.metrics.converged);
+    m
+}
+
+#[test]
+fn hot_cpu_scheduling_takes_a_third_of_auto_converge_and_less_of_the_guest() {
+    let stepwise = hot_throttled(ThrottlePolicy::AutoConverge(AutoConverge::default()));
+    for rounds in [1, 2, 3] {
+        let policy = CpuScheduling::new(None, rounds, 0.02, Start::Round(1));
+        let scheduled = hot_throttled(ThrottlePolicy::CpuScheduling(policy));
+        let time = |m: &MigrationResult| m.metrics.total_migration_time.unwrap().as_secs_f64();
+        assert!(time(&scheduled) <= time(&stepwise) / 3.0, "{rounds} rounds");
+        assert!(scheduled.metrics.work_lost < stepwise.metrics.work_lost, "{rounds} rounds");
+    }
+}
+
+#[test]
+fn hot_dirty_limit_holds_the_guest_to_its_rate() {
+    let limit = Rate(40e6);
+    let m = hot_throttled(ThrottlePolicy::DirtyLimit(DirtyLimit::new(limit, 0.5, 0.99)));
+    let held: Vec<_> = m.rounds.iter().filter(|r| !r.stopped && r.duration >= Span::from_secs(1)).collect();
+    let rate = held.last().unwrap().dirty_rate().unwrap().0;
+    assert!((rate / limit.0 - 1.0).abs() < 0.1, "{rate}");
 }
 
 #[test]

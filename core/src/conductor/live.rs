@@ -9,6 +9,7 @@ use super::{Conductor, Kind, State};
 use crate::machine::Outcome;
 use crate::pages::PageSet;
 use crate::policy::stop::{Round, Totals, Verdict};
+use crate::policy::throttle::Progress;
 use crate::units::{Bytes, Rate, Share, Time};
 use crate::vocabulary::{CmdId, Command, Joined, Region, Sent, Watch, WatchEnd, Watched};
 
@@ -138,7 +139,7 @@ impl<P: PageSet> Conductor<P> {
                 let round = Round { index, started, ended, wire: sent.wire, skipped: sent.skipped, dirty };
                 let verdict = self.spec.live.as_mut().expect("live copy has a spec").stop.round_ended(now, &round, totals);
                 if verdict == Verdict::Continue {
-                    self.throttle(&round);
+                    self.throttle(round, Bytes::ZERO);
                     self.live().expect("still copying").step = Step::Collecting;
                     self.collect(None);
                 } else {
@@ -152,7 +153,8 @@ impl<P: PageSet> Conductor<P> {
                 let stop = &mut self.spec.live.as_mut().expect("live copy has a spec").stop;
                 let verdict = stop.watched_below(now, remaining, rate);
                 if verdict == Verdict::Continue {
-                    self.throttle(&Round { index, started, ended: now, wire, skipped: Bytes::ZERO, dirty });
+                    let round = Round { index, started, ended: now, wire, skipped: Bytes::ZERO, dirty };
+                    self.throttle(round, remaining - dirty);
                     let live = self.live().expect("still copying");
                     live.step = if over { Step::Collecting } else { Step::Joining { send } };
                     self.collect((!over).then_some(send));
@@ -180,9 +182,10 @@ impl<P: PageSet> Conductor<P> {
         }
     }
 
-    fn throttle(&mut self, round: &Round) {
-        let policy = self.spec.live.as_mut().and_then(|l| l.throttle.as_mut());
-        if let Some(share) = policy.and_then(|p| p.round_ended(round)) {
+    fn throttle(&mut self, round: Round, pending: Bytes) {
+        let Some(live) = &mut self.spec.live else { return };
+        let progress = Progress { round, pending, memory: self.memory, goal: live.stop.goal(round.bandwidth()) };
+        if let Some(share) = live.throttle.as_mut().and_then(|p| p.round_ended(&progress)) {
             self.set_share(share);
         }
     }

@@ -4,6 +4,7 @@
 //! which policies decide inside them. A [`Preset`] is a spec with a name that a user can type; each lives in a file of its own
 //! and is registered in [`PRESETS`].
 
+mod cpu_scheduling;
 mod hybrid;
 mod post_copy;
 mod pre_copy;
@@ -18,8 +19,8 @@ use crate::units::{Rate, Span};
 use crate::vocabulary::Prepaging;
 
 /// Every preset, in the order in which they are listed and compared.
-pub const PRESETS: [Preset; 5] =
-    [stop_and_copy::PRESET, pre_copy::PRESET, post_copy::PRESET, hybrid::PRESET, quick_eviction::PRESET];
+pub const PRESETS: [Preset; 6] =
+    [stop_and_copy::PRESET, pre_copy::PRESET, post_copy::PRESET, hybrid::PRESET, quick_eviction::PRESET, cpu_scheduling::PRESET];
 
 /// A strategy under the name by which users call it.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +140,9 @@ pub enum SpecError {
     /// No pivots.
     #[error("`pivots` must be at least 1")]
     NoPivots,
+    /// Throttling towards a rest that nobody has named.
+    #[error("`remaining` must be given: the stop rule does not look at how much is left")]
+    NoRemaining,
     /// A parameter of a policy outside its range.
     #[error("`{key}` must be {allowed}")]
     OutOfRange {
@@ -170,7 +174,7 @@ impl Spec {
         if let Some(live) = &self.live {
             live.stop.check()?;
             if let Some(throttle) = &live.throttle {
-                throttle.check()?;
+                throttle.check(&live.stop)?;
             }
         }
         self.timeout.as_ref().map_or(Ok(()), CompletionTimeout::check)

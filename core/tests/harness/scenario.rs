@@ -1,9 +1,8 @@
 //! What a migration of the swarm is made of, drawn from its seed.
 
-use livemig_core::machine::Phase;
 use livemig_core::policy::snapshot::{Adaptive, Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Clark, Escalation, FixedRounds, KubeVirt, PMigrate, Qemu, SimGrid, StopRule};
-use livemig_core::policy::throttle::{AutoConverge, ThrottlePolicy};
+use livemig_core::policy::throttle::{AutoConverge, CpuScheduling, DirtyLimit, Start, ThrottlePolicy};
 use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
 use livemig_core::strategy::{Ahead, LiveCopy, PRESETS, Push, Spec, Transfer};
 use livemig_core::units::{Bytes, PAGE_SIZE, Rate, Span};
@@ -126,6 +125,28 @@ fn timing(draw: &mut Choices, page: Span) -> Timing {
     }
 }
 
+fn throttle(page: Span, draw: &mut Choices) -> Option<ThrottlePolicy> {
+    match draw.below(5) {
+        0 => Some(ThrottlePolicy::AutoConverge(AutoConverge::default())),
+        1 => {
+            let remaining = Bytes::from_pages(draw.below(40));
+            let start = match draw.below(3) {
+                0 => Start::Round(1 + u32::try_from(draw.below(3)).unwrap()),
+                1 => Start::Below((1 + draw.below(10)) as f64 / 10.0),
+                _ => Start::NotShrinking,
+            };
+            let rounds = u32::try_from(1 + draw.below(5)).unwrap();
+            let min_share = (1 + draw.below(50)) as f64 / 100.0;
+            Some(ThrottlePolicy::CpuScheduling(CpuScheduling::new(Some(remaining), rounds, min_share, start)))
+        }
+        2 => {
+            let limit = Rate(PAGE_SIZE as f64 / page.as_secs_f64() * (1 + draw.below(20)) as f64 / 100.0);
+            Some(ThrottlePolicy::DirtyLimit(DirtyLimit::new(limit, 0.5, 0.99)))
+        }
+        _ => None,
+    }
+}
+
 /// Every option of a strategy.
 fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
     if let Some(ahead) = &mut spec.ahead {
@@ -149,11 +170,7 @@ fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
         }
     }
     if let Some(live) = &mut spec.live {
-        *live = LiveCopy {
-            stop: stop_rule(page, draw),
-            throttle: draw.percent(40).then(|| ThrottlePolicy::AutoConverge(AutoConverge::default())),
-            skip_redirtied: draw.percent(50),
-        };
+        *live = LiveCopy { stop: stop_rule(page, draw), throttle: throttle(page, draw), skip_redirtied: draw.percent(50) };
     }
     if let Some(push) = &mut spec.push {
         let pivots = u16::try_from(draw.below(5)).unwrap();

@@ -7,7 +7,7 @@ use crate::calibration::{CHANGED, Calibration};
 use crate::world::{Point, Strategy};
 use livemig_core::policy::snapshot::{Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Escalation, StopRule};
-use livemig_core::policy::throttle::ThrottlePolicy;
+use livemig_core::policy::throttle::{Start, ThrottlePolicy};
 use livemig_core::policy::timeout::OnTimeout;
 use livemig_core::units::{Bytes, Rate, Span};
 use livemig_core::vocabulary::Prepaging;
@@ -113,10 +113,8 @@ fn strategy(strategy: &Strategy) -> Value {
     if let Some(live) = &spec.live {
         table["stop"] = stop(&live.stop);
         table["skip_redirtied"] = live.skip_redirtied.into();
-        if let Some(ThrottlePolicy::AutoConverge(p)) = &live.throttle {
-            table["throttle"] = json!({
-                "policy": "auto-converge", "trigger": p.trigger, "initial": p.initial, "increment": p.increment, "max": p.max
-            });
+        if let Some(policy) = &live.throttle {
+            table["throttle"] = throttle(policy);
         }
     }
     if let Some(push) = &spec.push {
@@ -150,6 +148,29 @@ fn snapshots(policy: &SnapshotPolicy) -> Value {
             table["max_interval"] = span(p.max_interval);
             table["impact"] = p.impact.into();
             table
+        }
+    }
+}
+
+fn throttle(policy: &ThrottlePolicy) -> Value {
+    match policy {
+        ThrottlePolicy::AutoConverge(p) => json!({
+            "policy": "auto-converge", "trigger": p.trigger, "initial": p.initial, "increment": p.increment, "max": p.max
+        }),
+        ThrottlePolicy::CpuScheduling(p) => {
+            let start = match p.start {
+                Start::Round(round) => json!({ "round": round }),
+                Start::Below(share) => json!({ "below": share }),
+                Start::NotShrinking => "not-shrinking".into(),
+            };
+            let mut table = json!({ "policy": "cpu-scheduling", "rounds": p.rounds, "min_share": p.min_share, "start": start });
+            if let Some(remaining) = p.remaining {
+                table["remaining"] = size(remaining);
+            }
+            table
+        }
+        ThrottlePolicy::DirtyLimit(p) => {
+            json!({ "policy": "dirty-limit", "limit": rate(p.limit), "trigger": p.trigger, "max": p.max })
         }
     }
 }

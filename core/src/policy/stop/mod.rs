@@ -160,6 +160,20 @@ impl StopRule {
         }
     }
 
+    /// How little may be left, at this bandwidth, for the guest to be stopped because of it; `None` when the rule does not look at
+    /// that.
+    #[must_use]
+    pub fn goal(&self, rate: Rate) -> Option<Bytes> {
+        match self {
+            StopRule::Clark(r) => Some(Bytes::from_pages(r.min_pages)),
+            StopRule::Qemu(r) => Some(within(rate, r.downtime_limit)),
+            StopRule::FixedRounds(_) => None,
+            StopRule::SimGrid(r) => Some(within(rate, r.downtime_limit)),
+            StopRule::KubeVirt(r) => Some(within(rate, r.downtime_limit)),
+            StopRule::PMigrate(r) => Some(within(rate, r.downtime_limit)),
+        }
+    }
+
     /// Checks the ranges of the parameters.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! QEMU's auto-converge: throttle in steps while the guest dirties more than half of what is sent.
 
+use super::strikes::Strikes;
 use super::{PolicyEntry, Round};
 use crate::strategy::SpecError;
-use crate::units::{Share, Span};
+use crate::units::Share;
 
 pub(super) const ENTRY: PolicyEntry = PolicyEntry {
     name: "auto-converge",
@@ -21,50 +22,24 @@ pub struct AutoConverge {
     pub increment: f64,
     /// The highest throttle.
     pub max: f64,
-    strikes: u32,
+    strikes: Strikes,
     throttle: f64,
-    period: Period,
 }
-
-/// What has happened since the guest was last judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Period {
-    wire: u64,
-    dirty: u64,
-    length: Span,
-}
-
-/// The guest is judged over periods of at least this length.
-const MIN_PERIOD: Span = Span::from_secs(1);
-
-/// So many rounds over the trigger make a step.
-const STRIKES: u32 = 2;
 
 impl AutoConverge {
     /// The policy with its parameters, each a share from 0 to 1.
     #[must_use]
     pub fn new(trigger: f64, initial: f64, increment: f64, max: f64) -> AutoConverge {
-        AutoConverge { trigger, initial, increment, max, strikes: 0, throttle: 0.0, period: Period::default() }
+        AutoConverge { trigger, initial, increment, max, strikes: Strikes::default(), throttle: 0.0 }
     }
 
     pub(super) fn round_ended(&mut self, round: &Round) -> Option<Share> {
-        self.period.wire += round.wire.0;
-        self.period.dirty += round.dirty.0;
-        self.period.length += round.duration();
-        if self.period.length < MIN_PERIOD {
+        let (_, step) = self.strikes.round_ended(round, self.trigger)?;
+        if !step {
             return None;
         }
-        let period = std::mem::take(&mut self.period);
-        if period.dirty as f64 <= self.trigger * period.wire as f64 {
-            return None;
-        }
-        self.strikes += 1;
-        if self.strikes < STRIKES {
-            return None;
-        }
-        self.strikes = 0;
-        let step = if self.throttle == 0.0 { self.initial } else { self.throttle + self.increment };
-        self.throttle = step.min(self.max);
+        let throttle = if self.throttle == 0.0 { self.initial } else { self.throttle + self.increment };
+        self.throttle = throttle.min(self.max);
         Some(Share::new(1.0 - self.throttle))
     }
 

@@ -4,7 +4,7 @@ use crate::scenario::deserializer::OR_TABLE;
 use crate::scenario::quantity::{Fraction, Positive};
 use crate::scenario::schema::or_name_alone;
 use crate::scenario::value::{At, Constant};
-use livemig_core::units::{Rate, Span};
+use livemig_core::units::{Bytes, Rate, Span};
 use schemars::JsonSchema;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use std::fmt;
@@ -156,6 +156,38 @@ pub(crate) enum Throttle {
         /// The highest throttle. Default: 0.99.
         max: Option<Constant<Fraction>>,
     },
+    /// By the sending rate, the dirty rate and the desired rest.
+    CpuScheduling {
+        /// How much memory shall be left. Default: what the stop rule wants, less a tenth.
+        remaining: Option<Constant<Bytes>>,
+        /// In how many rounds; at least 1. Default: 3.
+        rounds: Option<u32>,
+        /// The least share of the time that the vCPUs run. Default: 0.01.
+        min_share: Option<Constant<Fraction>>,
+        /// When throttling begins. Default: after the first round.
+        start: Option<ThrottleStart>,
+    },
+    /// QEMU's: hold a guest that dirties too much to a dirty rate.
+    DirtyLimit {
+        /// The dirty rate of the whole guest. Default: 1 MiB/s.
+        limit: Option<Constant<Rate>>,
+        /// Share of what a round sent that must be dirty at its end to count against the guest. Default: 0.5.
+        trigger: Option<Constant<Fraction>>,
+        /// The highest throttle. Default: 0.99.
+        max: Option<Constant<Fraction>>,
+    },
+}
+
+/// When CPU scheduling begins.
+#[derive(Clone, Copy, Debug, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ThrottleStart {
+    /// After so many rounds; at least 1.
+    Round(u32),
+    /// When the dirty memory is at most this share of all memory.
+    Below(Constant<Fraction>),
+    /// When a round has left more than nine tenths of what the round before left.
+    NotShrinking,
 }
 
 /// A snapshot policy.

@@ -2,12 +2,12 @@
 
 use crate::scenario::error::{Fault, choices};
 use crate::scenario::quantity::{Fraction, Positive};
-use crate::scenario::raw::{self, Migrate, Options, Snapshots, Stop, Throttle};
+use crate::scenario::raw::{self, Migrate, Options, Snapshots, Stop, Throttle, ThrottleStart};
 use crate::scenario::value::{At, Constant};
 use crate::world::Strategy;
 use livemig_core::policy::snapshot::{Adaptive, Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Clark, Escalation, FixedRounds, KubeVirt, PMigrate, Qemu, SimGrid, StopRule};
-use livemig_core::policy::throttle::{AutoConverge, ThrottlePolicy};
+use livemig_core::policy::throttle::{AutoConverge, CpuScheduling, DirtyLimit, Start, ThrottlePolicy};
 use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
 use livemig_core::strategy::{Ahead, LiveCopy, PRESETS, Preset, Spec, preset};
 use livemig_core::units::Span;
@@ -242,16 +242,34 @@ fn snapshots(raw: &Snapshots) -> SnapshotPolicy {
 }
 
 fn throttle(raw: &Throttle) -> ThrottlePolicy {
+    let share = |value: &Option<Constant<Fraction>>, default| value.map_or(default, |c| c.0.0);
     match raw {
         Throttle::AutoConverge { trigger, initial, increment, max } => {
             let origin = AutoConverge::default();
-            let share = |value: &Option<Constant<Fraction>>, default| value.map_or(default, |c| c.0.0);
             ThrottlePolicy::AutoConverge(AutoConverge::new(
                 share(trigger, origin.trigger),
                 share(initial, origin.initial),
                 share(increment, origin.increment),
                 share(max, origin.max),
             ))
+        }
+        Throttle::CpuScheduling { remaining, rounds, min_share, start } => {
+            let origin = CpuScheduling::default();
+            ThrottlePolicy::CpuScheduling(CpuScheduling::new(
+                remaining.map(|c| c.0),
+                rounds.unwrap_or(origin.rounds),
+                share(min_share, origin.min_share),
+                start.map_or(origin.start, |start| match start {
+                    ThrottleStart::Round(round) => Start::Round(round),
+                    ThrottleStart::Below(part) => Start::Below(part.0.0),
+                    ThrottleStart::NotShrinking => Start::NotShrinking,
+                }),
+            ))
+        }
+        Throttle::DirtyLimit { limit, trigger, max } => {
+            let origin = DirtyLimit::default();
+            let limit = limit.map_or(origin.limit, |c| c.0);
+            ThrottlePolicy::DirtyLimit(DirtyLimit::new(limit, share(trigger, origin.trigger), share(max, origin.max)))
         }
     }
 }
