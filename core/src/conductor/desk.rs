@@ -95,7 +95,8 @@ impl<P: PageSet> Desk<P> {
     /// Issues a command.
     pub(super) fn order(&mut self, command: Command<P>) -> CmdId {
         let id = CmdId(self.next);
-        self.next += 1;
+        // After 2^32 commands ids are given again; none of those still outstanding is that old.
+        self.next = self.next.wrapping_add(1);
         self.open.push((id, Kind::of(&command)));
         self.outbox.push_back((id, command));
         id

@@ -71,7 +71,7 @@ impl<P: PageSet> Conductor<P> {
     pub(super) fn round_collected(&mut self, now: Time, set: P) {
         let to_send = set.len();
         let send = self.send(set, self.rounds, None);
-        self.rounds += 1;
+        self.rounds = self.rounds.saturating_add(1);
         let watch = self.watch(now, send);
         self.state = State::LiveCopy(LiveCopy { started: now, to_send, step: Step::Sending { send, watch } });
     }
@@ -170,7 +170,7 @@ impl<P: PageSet> Conductor<P> {
     pub(super) fn joined(&mut self, now: Time, joined: Joined) {
         let Some(live) = self.live() else { return };
         let Step::Joining { send } = live.step else { unreachable!("nothing is being joined") };
-        self.rounds += 1;
+        self.rounds = self.rounds.saturating_add(1);
         if self.desk.is_open(send) {
             let watch = self.watch(now, send);
             self.state = State::LiveCopy(LiveCopy { started: now, to_send: joined.pending, step: Step::Sending { send, watch } });

@@ -306,15 +306,17 @@ impl Ledger {
         }
     }
 
-    /// The rounds so far, the one under way included.
+    /// The rounds so far, the one under way included. Of very many only the first [`FIRST_ROUNDS`](super::FIRST_ROUNDS) and the last
+    /// [`LAST_ROUNDS`](super::LAST_ROUNDS) or some more are there.
     #[must_use]
     pub fn rounds(&self) -> &[RoundRecord] {
-        &self.traffic.rounds
+        self.traffic.rounds.kept()
     }
 
-    /// Hands over the rounds; to be called after [`Ledger::finish`].
+    /// Hands over the rounds; to be called after [`Ledger::finish`]. Of very many only the first [`FIRST_ROUNDS`](super::FIRST_ROUNDS)
+    /// and the last [`LAST_ROUNDS`](super::LAST_ROUNDS) are there.
     pub fn take_rounds(&mut self) -> Vec<RoundRecord> {
-        std::mem::take(&mut self.traffic.rounds)
+        self.traffic.rounds.take()
     }
 
     /// Hands over the timeline; to be called after [`Ledger::finish`]. It is in the order of time; empty when none was kept.
@@ -348,7 +350,7 @@ impl Ledger {
             perceived_downtime: perceived(&self.work),
             bytes: self.traffic.bytes,
             links: std::mem::take(&mut self.traffic.links),
-            rounds: u32::try_from(self.traffic.rounds.len()).expect("fewer than 2^32 rounds"),
+            rounds: self.traffic.rounds.count(),
             work_lost: self.work.lost(),
             observed: self.work.observed(),
             throttle: self.throttle.lost(),

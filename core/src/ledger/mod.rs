@@ -4,8 +4,8 @@
 //! computes no metric itself; with [`Session`] around its migration it cannot forget to tell the ledger either. What a metric
 //! means, and how it follows from the streams, is in `docs/METRICS.md`.
 //!
-//! Streams are folded, not stored: apart from one record per round and the optional timeline a ledger's size does not grow
-//! with the migration. In which order a driver calls: [`Ledger::event`] before the migration handles an event,
+//! Streams are folded, not stored: apart from one record per round and the optional timeline, both of which are bounded, a
+//! ledger's size does not grow with the migration. In which order a driver calls: [`Ledger::event`] before the migration handles an event,
 //! [`Ledger::command`] when a command is polled, [`Ledger::phase`] after either, [`Ledger::observe`] at any moment, with
 //! observations of the same kind in the order of their times, and [`Ledger::finish`] once, at the end.
 
@@ -13,6 +13,7 @@ mod book;
 mod cells;
 mod metrics;
 mod observation;
+mod rounds;
 mod session;
 mod stalls;
 mod switch;
@@ -29,6 +30,7 @@ pub use book::Ledger;
 pub use cells::Cell;
 pub use metrics::{ByteCounts, Downtime, Metrics, RoundRecord};
 pub use observation::{Observation, TimelineItem, TimelinePoint};
+pub use rounds::{FIRST_ROUNDS, LAST_ROUNDS};
 pub use session::Session;
 pub use stalls::Stalls;
 pub use whole::whole;

@@ -50,13 +50,13 @@ impl<P: PageSet, M: Migration<P>> Session<P, M> {
         self.ledger.keeps_timeline()
     }
 
-    /// The rounds so far.
+    /// The rounds so far; see [`Ledger::rounds`].
     #[must_use]
     pub fn rounds(&self) -> &[RoundRecord] {
         self.ledger.rounds()
     }
 
-    /// Hands over the rounds; to be called after [`Session::finish`].
+    /// Hands over the rounds; see [`Ledger::take_rounds`].
     pub fn take_rounds(&mut self) -> Vec<RoundRecord> {
         self.ledger.take_rounds()
     }

@@ -5,8 +5,9 @@
 //! is a round.
 
 use super::metrics::{ByteCounts, RoundRecord};
+use super::rounds::Rounds;
 use crate::pages::PageSet;
-use crate::units::{Bytes, Span, Time};
+use crate::units::{Bytes, Time};
 use crate::vocabulary::{Joined, Region, Send, SendClass, Sent};
 
 /// Why a send's bytes are on the wire.
@@ -54,7 +55,7 @@ pub(super) enum Stage {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Traffic {
     pub(super) bytes: ByteCounts,
-    pub(super) rounds: Vec<RoundRecord>,
+    pub(super) rounds: Rounds,
     /// Sends of the last round that are not over; the round is open while there are any.
     sending: u16,
     /// Pages of the last round that a failure has brought back; a send with the round's number then belongs to it, too.
@@ -76,7 +77,7 @@ impl Traffic {
             let stopped = stage == Stage::Stopped;
             let goes_on = self.rounds.last().is_some_and(|last| last.index == send.round && last.stopped == stopped);
             if !(goes_on && (self.sending > 0 || self.came_back)) {
-                self.begin_round(now, stopped);
+                self.rounds.begin(now, stopped);
             }
             self.came_back = false;
             self.sending += 1;
@@ -128,7 +129,7 @@ impl Traffic {
             let last = self.last();
             last.pages = last.pages.saturating_sub(left);
             last.duration = now.since(last.started);
-            self.begin_round(now, stage == Stage::Stopped);
+            self.rounds.begin(now, stage == Stage::Stopped);
             self.last().pages = joined.pending;
         }
         send.first = first_after_join(send.first, left, joined.pending);
@@ -152,7 +153,7 @@ impl Traffic {
         let again = as_first.saturating_sub(first).min(self.bytes.first);
         self.bytes.first -= again;
         self.bytes.resent += again;
-        self.begin_round(over.at, stage == Stage::Stopped);
+        self.rounds.begin(over.at, stage == Stage::Stopped);
         let last = self.last();
         (last.wire, last.pages, last.duration) = (wire, joined.pending.saturating_sub(over.unsent), now.since(over.at));
     }
@@ -178,12 +179,7 @@ impl Traffic {
             let last = self.last();
             last.duration = now.since(last.started);
         }
-    }
-
-    fn begin_round(&mut self, now: Time, stopped: bool) {
-        let index = u32::try_from(self.rounds.len()).expect("fewer than 2^32 rounds");
-        let (duration, pages, wire) = (Span::ZERO, Bytes::ZERO, Bytes::ZERO);
-        self.rounds.push(RoundRecord { index, stopped, started: now, duration, pages, wire, dirty: None });
+        self.rounds.finish();
     }
 
     fn last(&mut self) -> &mut RoundRecord {
