@@ -1,6 +1,9 @@
-//! Small worlds for the tests of the simulator.
-#![allow(dead_code, reason = "each test file uses what it needs")]
+//! Worlds for the tests and the benchmarks of the simulator.
+#![allow(dead_code, reason = "each of these files uses what it needs")]
 
+pub(crate) mod fleets;
+
+use livemig_core::policy::stop::{SimGrid, StopRule};
 use livemig_core::strategy::{Spec, preset};
 use livemig_core::units::{Bytes, PAGE_SIZE, Rate, Span, Time};
 use livemig_models::calibration::Calibration;
@@ -59,6 +62,37 @@ pub(crate) fn one_vm(memory: Bytes, workload: Workload, rate: f64) -> World {
     }
 }
 
+/// A guest of any size on ordinary servers with 10 Gbit/s: it writes 256 MiB again and again and touches the rest now and then.
+pub(crate) fn ordinary(memory: Bytes) -> World {
+    let workload = Workload::HotCold {
+        hot: Bytes::from_mib(256),
+        hot_writes: 20_000.0,
+        hot_reads: 80_000.0,
+        cold_writes: 50.0,
+        cold_reads: 500.0,
+    };
+    World { calibration: Calibration::built_in("default").unwrap(), ..one_vm(memory, workload, 1250e6) }
+}
+
+/// Guests that dirty 16 MiB faster than it is sent, each between hosts of its own: with [`endless_rule`], rounds of 13.4 ms for ever.
+pub(crate) fn endless(guests: u32) -> World {
+    let memory = Bytes::from_mib(16);
+    let mut world = one_vm(memory, Workload::Idle, 1250e6);
+    world.hosts = (0..2 * guests).map(|h| host(&format!("h{h}"), 1250e6)).collect();
+    world.vms = (0..guests).map(|h| vm(h, memory, constant(2000e6, memory))).collect();
+    world.moves = (0..guests).map(|h| Move { vm: VmId(h), to: HostId(guests + h), at: Time::ZERO, via: Vec::new() }).collect();
+    world
+}
+
+/// The rule of [`like_simgrid`] with a limit that [`endless`] guests never meet.
+pub(crate) fn endless_rule() -> Strategy {
+    strategy("pre-copy", |s| {
+        let live = s.live.as_mut().unwrap();
+        live.stop = StopRule::SimGrid(SimGrid { downtime_limit: Span::from_millis(1) });
+        live.skip_redirtied = false;
+    })
+}
+
 /// A constant dirty rate in bytes per second, up to a working set.
 pub(crate) fn constant(rate: f64, working_set: Bytes) -> Workload {
     Workload::Sequential { working_set, writes: rate / PAGE_SIZE as f64, reads: 0.0 }
@@ -70,6 +104,15 @@ pub(crate) fn strategy(name: &str, change: impl FnOnce(&mut Spec)) -> Strategy {
     change(&mut spec);
     spec.check().unwrap();
     Strategy { name: name.into(), preset: p.name, spec }
+}
+
+/// Pre-copy as the reference simulator does it.
+pub(crate) fn like_simgrid() -> Strategy {
+    strategy("pre-copy", |s| {
+        let live = s.live.as_mut().unwrap();
+        live.stop = StopRule::SimGrid(SimGrid::default());
+        live.skip_redirtied = false;
+    })
 }
 
 pub(crate) fn run(world: &World, strategy: &Strategy) -> RunResult {
