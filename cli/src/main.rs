@@ -5,6 +5,7 @@ mod args;
 mod batch;
 mod chart;
 mod commands;
+mod csv_rows;
 mod failure;
 mod heading;
 mod human;

@@ -1,6 +1,7 @@
 //! A cell of a result: one value, written alike in CSV and JSON.
 
 use livemig_core::units::{Bytes, Span};
+use std::fmt::{Display, Write};
 
 /// A value of a column.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,14 +24,21 @@ impl Value {
     /// The value as a field of a CSV file. Numbers are decimals without exponent that read back to the same value; times are
     /// seconds, exact to the nanosecond.
     pub(crate) fn csv(&self) -> String {
+        let mut text = String::new();
+        self.append_csv(&mut text);
+        text
+    }
+
+    /// Appends what [`Value::csv`] gives: large results are millions of values.
+    pub(crate) fn append_csv(&self, text: &mut String) {
         match self {
-            Value::Empty => String::new(),
-            Value::Text(text) => text.clone(),
-            Value::Count(n) => n.to_string(),
-            Value::Number(x) if x.is_finite() => x.to_string(),
-            Value::Number(_) => String::new(),
-            Value::Time(span) => decimal_seconds(*span),
-            Value::Flag(flag) => flag.to_string(),
+            Value::Empty => {}
+            Value::Text(own) => text.push_str(own),
+            Value::Count(n) => append(text, n),
+            Value::Number(x) if x.is_finite() => append(text, x),
+            Value::Number(_) => {}
+            Value::Time(span) => append_seconds(text, *span),
+            Value::Flag(flag) => text.push_str(if *flag { "true" } else { "false" }),
         }
     }
 
@@ -70,10 +78,22 @@ impl From<Option<f64>> for Value {
     }
 }
 
+fn append(text: &mut String, number: impl Display) {
+    write!(text, "{number}").expect("memory takes everything that is written to it");
+}
+
 /// `span` in seconds with as many decimals as it needs.
-pub(crate) fn decimal_seconds(span: Span) -> String {
-    let text = format!("{}.{:09}", span.0 / 1_000_000_000, span.0 % 1_000_000_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+fn append_seconds(text: &mut String, span: Span) {
+    append(text, span.0 / 1_000_000_000);
+    let mut rest = span.0 % 1_000_000_000;
+    if rest > 0 {
+        text.push('.');
+    }
+    while rest > 0 {
+        rest *= 10;
+        text.push(char::from(b'0' + (rest / 1_000_000_000) as u8));
+        rest %= 1_000_000_000;
+    }
 }
 
 /// One JSON object of a header and a row.
@@ -99,11 +119,13 @@ mod tests {
 
     #[test]
     fn seconds_are_exact_to_the_nanosecond() {
-        assert_eq!(decimal_seconds(Span(1)), "0.000000001");
-        assert_eq!(decimal_seconds(Span(0)), "0");
-        assert_eq!(decimal_seconds(Span(10_500_000_000)), "10.5");
-        assert_eq!(decimal_seconds(Span(20_000_000_000)), "20");
-        assert_eq!(decimal_seconds(Span::MAX), "18446744073.709551615");
+        let text = |ns| Value::Time(Span(ns)).csv();
+        assert_eq!(text(1), "0.000000001");
+        assert_eq!(text(0), "0");
+        assert_eq!(text(10_500_000_000), "10.5");
+        assert_eq!(text(20_000_000_000), "20");
+        assert_eq!(text(3_000_100_010), "3.00010001");
+        assert_eq!(text(u64::MAX), "18446744073.709551615");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `livemig list`: strategies and policies with their origin.
 
-use super::run::csv_line;
 use crate::args::{Format, ListArgs};
+use crate::csv_rows;
 use crate::failure::Answer;
 use crate::stdout::Output;
 use crate::table::{self, Style, left};
@@ -27,10 +27,10 @@ pub(super) fn run(args: &ListArgs) -> Result<Answer> {
     let entries = entries();
     let text = match args.format {
         Format::Table => sections(&entries),
-        Format::Csv => {
-            let rows = entries.iter().map(|e| csv_line(e.fields().map(str::to_owned)));
-            csv_line(COLUMNS.map(str::to_owned)) + &rows.collect::<String>()
-        }
+        Format::Csv => csv_rows::text(|rows| {
+            rows.words(COLUMNS)?;
+            entries.iter().try_for_each(|e| rows.words(e.fields()))
+        }),
         Format::Json => entries.iter().map(json_line).collect(),
         Format::Md => {
             let rows = entries.iter().map(|e| e.fields().map(str::to_owned).to_vec()).collect();

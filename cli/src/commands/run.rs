@@ -2,13 +2,14 @@
 
 use crate::args::{Format, RunArgs};
 use crate::batch::{self, View};
+use crate::csv_rows;
 use crate::failure::Answer;
 use crate::human;
 use crate::jobs::Job;
 use crate::loaded::Loaded;
 use crate::record::{self, Record};
 use crate::table::{self, Layout, Style, left, right};
-use crate::value::{Value, json_object};
+use crate::value::json_object;
 use anyhow::Result;
 use livemig_core::units::Span;
 use std::iter;
@@ -31,12 +32,16 @@ struct Rows<'a> {
 
 impl<'a> View<'a> for Rows<'a> {
     fn begin(&mut self) -> String {
-        if self.format == Format::Csv { csv_line(record::header(self.loaded.sweep())) } else { String::new() }
+        if self.format == Format::Csv {
+            csv_rows::text(|rows| rows.words(record::header(self.loaded.sweep())))
+        } else {
+            String::new()
+        }
     }
 
     fn add(&mut self, _: &Job, records: Vec<Record<'a>>) -> String {
         match self.format {
-            Format::Csv => records.iter().map(|r| csv_line(r.values().iter().map(Value::csv))).collect(),
+            Format::Csv => csv_rows::text(|rows| records.iter().try_for_each(|r| rows.row(r.values()))),
             Format::Json => records.iter().map(|r| json_line(r)).collect(),
             Format::Table => self.table(&records, Style::Plain),
             Format::Md => self.table(&records, Style::Markdown),
@@ -97,12 +102,4 @@ fn time(span: Option<Span>) -> String {
 fn json_line(record: &Record<'_>) -> String {
     let (header, values) = (record::header(record.sweep), record.values());
     json_object(header.iter().map(String::as_str).zip(&values)) + "\n"
-}
-
-/// A line of CSV.
-pub(super) fn csv_line(fields: impl IntoIterator<Item = String>) -> String {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let written = writer.write_record(fields).ok().and_then(|()| writer.into_inner().ok());
-    // Memory takes everything that is written to it.
-    String::from_utf8(written.unwrap_or_default()).unwrap_or_default()
 }

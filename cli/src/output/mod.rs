@@ -8,6 +8,7 @@ mod timeline_csv;
 pub(crate) use manifest::Manifest;
 pub(crate) use timeline_csv::{BANDWIDTH, PHASE, WORK};
 
+use crate::csv_rows::CsvRows;
 use crate::record::{self, Record};
 use crate::value::Value;
 use anyhow::{Context, Result};
@@ -96,25 +97,24 @@ impl OutputDir {
 /// A CSV file that knows its name when something goes wrong.
 pub(crate) struct CsvFile {
     path: PathBuf,
-    writer: csv::Writer<File>,
+    rows: CsvRows<File>,
 }
 
 impl CsvFile {
     fn create(path: PathBuf, header: &[String]) -> Result<CsvFile> {
         let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        let mut file = CsvFile { path, writer: csv::Writer::from_writer(file) };
-        file.writer.write_record(header).with_context(|| file.complaint())?;
+        let mut file = CsvFile { path, rows: CsvRows::new(file) };
+        file.rows.words(header).with_context(|| file.complaint())?;
         file.flush()?;
         Ok(file)
     }
 
     fn row(&mut self, values: impl IntoIterator<Item = Value>) -> Result<()> {
-        let fields = values.into_iter().map(|value| value.csv());
-        self.writer.write_record(fields).with_context(|| format!("cannot write {}", self.path.display()))
+        self.rows.row(values).with_context(|| format!("cannot write {}", self.path.display()))
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.writer.flush().with_context(|| self.complaint())
+        self.rows.flush().with_context(|| self.complaint())
     }
 
     fn complaint(&self) -> String {

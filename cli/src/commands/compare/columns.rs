@@ -1,7 +1,7 @@
 //! A comparison as data: one row per point and strategy.
 
 use super::Block;
-use crate::commands::run::csv_line;
+use crate::csv_rows;
 use crate::record::sweep_column;
 use crate::summary::{Measure, Ratio, Spread, Summary, ratios};
 use crate::value::{Value, json_object};
@@ -22,11 +22,11 @@ fn names(sweep: &[(String, String)]) -> Vec<String> {
 }
 
 pub(super) fn header(sweep: &[(String, String)]) -> String {
-    csv_line(names(sweep))
+    csv_rows::text(|rows| rows.words(names(sweep)))
 }
 
 pub(super) fn csv(block: &Block<'_>) -> String {
-    rows(block).map(|row| csv_line(row.iter().map(Value::csv))).collect()
+    csv_rows::text(|lines| rows(block).try_for_each(|row| lines.row(row)))
 }
 
 pub(super) fn json(block: &Block<'_>) -> String {
