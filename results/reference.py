@@ -31,13 +31,13 @@ def draw(i, k):
     return ((z ^ (z >> 31)) >> 11) * 2.0**-53
 
 
-def fleet_table(hosts, per_source):
-    """The CSV from which the irregular fleets are made."""
+def fleet_table(hosts, per_source, dirty_rate=100e6):
+    """The CSV from which the irregular fleets are made; `dirty_rate` in bytes per second."""
     sources = hosts // 2
     lines = ["memory,working_set,dirty,destination"]
     for i in range(sources * per_source):
         memory = int(4000e6 * (1 + draw(i, 0)))
-        dirty = 100e6 * (0.5 + draw(i, 1) / 2)
+        dirty = dirty_rate * (0.5 + draw(i, 1) / 2)
         lines.append(f"{memory},{int(memory * 0.9)},{dirty!r},{int(draw(i, 2) * sources)}")
     return "\n".join(lines) + "\n"
 
