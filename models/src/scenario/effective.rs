@@ -4,7 +4,7 @@
 use super::quantity::{written_size, written_time};
 use super::resolve::Frame;
 use crate::calibration::{CHANGED, Calibration};
-use crate::world::{Point, Strategy};
+use crate::world::{Drain, Point, Strategy};
 use livemig_core::policy::snapshot::{Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Escalation, StopRule};
 use livemig_core::policy::throttle::{Start, ThrottlePolicy};
@@ -35,15 +35,19 @@ pub(super) fn fill_in(written: Value, frame: Frame, first: &Point) -> Value {
     };
     default("replicates", frame.replicates.into());
     default("horizon", span(frame.horizon));
-    default("migrate", json!({}));
+    let plan = if first.world.drain.is_some() { "drain" } else { "migrate" };
+    default(plan, json!({}));
     // It may have been replaced.
     root.insert("seed".to_owned(), frame.seed.into());
     root.insert("calibration".to_owned(), calibration(&first.world.calibration));
     each(&mut root, "host", fill_host);
     each(&mut root, "vm", fill_vm);
-    if let Some(Value::Object(migrate)) = root.get_mut("migrate") {
-        migrate.entry("at").or_insert("0 s".into());
-        migrate.insert("strategies".to_owned(), first.strategies.iter().map(strategy).collect());
+    if let Some(Value::Object(plan)) = root.get_mut(plan) {
+        plan.entry("at").or_insert("0 s".into());
+        plan.insert("strategies".to_owned(), first.strategies.iter().map(strategy).collect());
+        if let Some(drain) = &first.world.drain {
+            fill_drain(plan, drain);
+        }
     }
     Value::Object(root)
 }
@@ -70,6 +74,15 @@ fn fill_vm(vm: &mut Map<String, Value>) {
         traffic.entry("tx").or_insert("0 B/s".into());
         traffic.entry("rx").or_insert("0 B/s".into());
     }
+}
+
+/// Limits and times that are left out mean that there are none.
+fn fill_drain(plan: &mut Map<String, Value>, drain: &Drain) {
+    plan.entry("order").or_insert(drain.order.entry().name.into());
+    plan.entry("placement").or_insert(drain.placement.entry().name.into());
+    plan.entry("onto_waiting").or_insert(drain.onto_waiting.into());
+    plan.entry("per_host").or_insert(drain.limits.per_host.into());
+    plan.entry("retries").or_insert(drain.retries.into());
 }
 
 fn calibration(c: &Calibration) -> Value {

@@ -109,10 +109,11 @@ fn set_at_top(root: &mut Node, path: &str, value: &Node) -> Result<(), String> {
     let Item::Table(table) = &mut root.item else { return Err("the document is no table".to_owned()) };
     match (key, rest) {
         ("strategy", Some(rest)) => {
-            let migrate = table.get_or_insert("migrate", empty_table(value.line));
-            let Item::Table(migrate) = &mut migrate.item else { return Err("`migrate` is no table".to_owned()) };
+            let key = if table.get("drain").is_some() { "drain" } else { "migrate" };
+            let plan = table.get_or_insert(key, empty_table(value.line));
+            let Item::Table(plan) = &mut plan.item else { return Err(format!("`{key}` is no table")) };
             let all = PRESETS.iter().map(|p| Node::text(value.line, p.name)).collect();
-            let list = migrate.get_or_insert("strategies", Node { line: value.line, item: Item::List(all) });
+            let list = plan.get_or_insert("strategies", Node { line: value.line, item: Item::List(all) });
             set(list, rest, value)
         }
         ("strategy", None) => Err("say which strategy and which key: strategy.NAME.KEY".to_owned()),

@@ -2,11 +2,13 @@
 //! the schema's descriptions.
 
 mod cluster;
+mod drain;
 mod plan;
 mod strategy;
 mod workload;
 
 pub(crate) use cluster::{Flow, Host, Nic, Rack, Role, Traffic, Vm};
+pub(crate) use drain::{Drain, Names, Order, Placement};
 pub(crate) use plan::{Event, Migrate};
 pub(crate) use strategy::{Escalation, OnTimeout, Options, Prepaging, Snapshots, Stop, Strategy, Throttle, ThrottleStart};
 pub(crate) use workload::{Accesses, Curve, HotCold, Phases, Steady, Trace, Workload, Zipf};
@@ -50,11 +52,13 @@ pub(crate) struct Document {
     pub(crate) flow: Vec<Flow>,
     /// Who migrates where, when and how.
     pub(crate) migrate: Option<At<Migrate>>,
+    /// Hosts to empty, in place of `migrate`.
+    pub(crate) drain: Option<At<Drain>>,
     /// Failures, cancellations and changes of load.
     #[serde(default)]
     pub(crate) event: Vec<At<Event>>,
     /// Values to try: the key is the path of a key in this file (`host.NAME.KEY`, `vm.NAME.KEY`, `rack.NAME.KEY`,
-    /// `flow.NAME.KEY`, `migrate.KEY`, `strategy.NAME.KEY`, `event.NUMBER.KEY`, `calibration`, `calibration.KEY`; `*` is every
+    /// `flow.NAME.KEY`, `migrate.KEY`, `drain.KEY`, `strategy.NAME.KEY`, `event.NUMBER.KEY`, `calibration`, `calibration.KEY`; `*` is every
     /// name), the value a list. Every combination is a point.
     #[expect(dead_code, reason = "sweeps are applied to the document before it is read; the field is for the schema")]
     pub(crate) sweep: Option<BTreeMap<String, Vec<Anything>>>,

@@ -1,6 +1,7 @@
 //! From the raw format to a world: names become indices, units numbers, fleets their members.
 
 mod cluster;
+mod drain;
 mod plan;
 mod strategies;
 mod workload;
@@ -78,12 +79,16 @@ pub(crate) fn resolve(document: &Document, frame: Frame, files: &mut Files) -> R
     let guests = cluster::vms(document, frame, &hosts, &host_names, files)?;
     let vm_names = Names::new("vm", guests.vms.iter().map(|v| v.name.as_str()), &guests.blocks)?;
     let flows = cluster::flows(document, frame, &vm_names, &host_names, files)?;
-    let strategies = strategies::resolve(document.migrate.as_ref())?;
+    if let (Some(_), Some(drain)) = (&document.migrate, &document.drain) {
+        return Err(Fault::at(drain.line, "drain", "a scenario has either [migrate] or [drain], not both"));
+    }
+    let strategies = strategies::resolve(document)?;
     let context = plan::Context { frame, hosts: &hosts, host_names: &host_names, guests: &guests, vm_names: &vm_names };
-    let moves = context.moves(document.migrate.as_ref())?;
-    let events = context.events(&document.event, &moves, files)?;
+    let drain = document.drain.as_ref().map(|raw| context.drain(raw)).transpose()?;
+    let moves = if drain.is_some() { Vec::new() } else { context.moves(document.migrate.as_ref())? };
+    let events = context.events(&document.event, &moves, drain.as_ref(), files)?;
     drop((rack_names, host_names, vm_names));
-    let world = World { hosts, racks, vms: guests.vms, flows, moves, drain: None, events, calibration };
+    let world = World { hosts, racks, vms: guests.vms, flows, moves, drain, events, calibration };
     Ok((world, strategies))
 }
 

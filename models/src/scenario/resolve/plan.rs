@@ -8,7 +8,7 @@ use crate::scenario::names::Names;
 use crate::scenario::quantity::written_time;
 use crate::scenario::raw::{self, Event, Migrate};
 use crate::scenario::value::{At, Member};
-use crate::world::{Host, HostId, Incident, Move, Role, ScheduledEvent, Vm, VmId};
+use crate::world::{Drain, Host, HostId, Incident, Move, Role, ScheduledEvent, Vm, VmId};
 use livemig_core::units::Time;
 
 /// Most intermediaries: commands name them in 16 bits.
@@ -35,7 +35,7 @@ impl Context<'_> {
         let At { line, value: raw } = raw.unwrap_or(&nothing);
         let at = raw.at.as_ref().map_or(Ok(Time::ZERO), |at| moment(at.value.0, self.frame.horizon, at.line, "migrate.at"))?;
         let to = raw.to.as_ref().map(|to| self.destination(to)).transpose()?;
-        let via = self.via(raw)?;
+        let via = self.via(raw.via.as_ref(), "migrate.via")?;
         let moving = self.moving(raw, to)?;
         if moving.is_empty() {
             let problem = "nothing migrates: no VM has a destination other than its host; give `to` in [migrate] or in [[vm]]";
@@ -60,11 +60,11 @@ impl Context<'_> {
             .collect()
     }
 
-    fn vm(&self, vm: VmId) -> &Vm {
+    pub(super) fn vm(&self, vm: VmId) -> &Vm {
         &self.guests.vms[vm.0 as usize]
     }
 
-    fn host(&self, host: HostId) -> &Host {
+    pub(super) fn host(&self, host: HostId) -> &Host {
         &self.hosts[host.0 as usize]
     }
 
@@ -118,23 +118,23 @@ impl Context<'_> {
     }
 
     /// The hosts that stage pages.
-    fn via(&self, raw: &Migrate) -> Result<Vec<HostId>, Fault> {
-        let Some(list) = &raw.via else {
+    pub(super) fn via(&self, list: Option<&At<Vec<At<String>>>>, key: &str) -> Result<Vec<HostId>, Fault> {
+        let Some(list) = list else {
             let all = (0_u32..).zip(self.hosts).filter(|(_, h)| h.role == Role::Intermediary).map(|(n, _)| HostId(n));
             return Ok(all.take(MAX_VIA).collect());
         };
         if list.value.len() > MAX_VIA {
-            return Err(Fault::at(list.line, "migrate.via", format!("at most {MAX_VIA} intermediaries")));
+            return Err(Fault::at(list.line, key, format!("at most {MAX_VIA} intermediaries")));
         }
         let mut via = Vec::with_capacity(list.value.len());
         for name in &list.value {
-            let host = self.find_host(name, "migrate.via")?;
+            let host = self.find_host(name, key)?;
             if self.host(host).role == Role::Staging {
                 let problem = format!("`{}` keeps snapshots; allowed: hosts with the role `intermediary` or `host`", name.value);
-                return Err(Fault::at(name.line, "migrate.via", problem));
+                return Err(Fault::at(name.line, key, problem));
             }
             if via.contains(&host) {
-                return Err(Fault::at(name.line, "migrate.via", format!("`{}` is there twice", name.value)));
+                return Err(Fault::at(name.line, key, format!("`{}` is there twice", name.value)));
             }
             via.push(host);
         }
@@ -145,7 +145,13 @@ impl Context<'_> {
     ///
     /// # Errors
     /// When an event is not exactly one thing, or about something that does not exist.
-    pub(super) fn events(&self, raw: &[At<Event>], moves: &[Move], files: &mut Files) -> Result<Vec<ScheduledEvent>, Fault> {
+    pub(super) fn events(
+        &self,
+        raw: &[At<Event>],
+        moves: &[Move],
+        drain: Option<&Drain>,
+        files: &mut Files,
+    ) -> Result<Vec<ScheduledEvent>, Fault> {
         let mut events = Vec::new();
         for (number, At { line, value: event }) in raw.iter().enumerate() {
             let at = moment(event.at.value.0, self.frame.horizon, event.at.line, "event.at")?;
@@ -156,7 +162,10 @@ impl Context<'_> {
                 Kind::Restore(name) => add(Incident::Restore(self.find_host(name, "event.restore")?)),
                 Kind::Cancel(name) => {
                     for vm in self.find_vms(name, "event.cancel")? {
-                        self.can_cancel(vm, at, name.line, moves)?;
+                        match drain {
+                            Some(drain) => self.can_withdraw(vm, at, name.line, drain)?,
+                            None => self.can_cancel(vm, at, name.line, moves)?,
+                        }
                         add(Incident::Cancel(vm));
                     }
                 }

@@ -2,7 +2,7 @@
 
 use crate::scenario::error::{Fault, choices};
 use crate::scenario::quantity::{Fraction, Positive};
-use crate::scenario::raw::{self, Migrate, Options, Snapshots, Stop, Throttle, ThrottleStart};
+use crate::scenario::raw::{self, Document, Options, Snapshots, Stop, Throttle, ThrottleStart};
 use crate::scenario::value::{At, Constant};
 use crate::world::Strategy;
 use livemig_core::policy::snapshot::{Adaptive, Fixed, SnapshotPolicy};
@@ -17,20 +17,24 @@ use livemig_core::vocabulary::Prepaging;
 ///
 /// # Errors
 /// An unknown preset, an option without meaning, or a name that is there twice.
-pub(super) fn resolve(migrate: Option<&At<Migrate>>) -> Result<Vec<Strategy>, Fault> {
-    let Some(list) = migrate.and_then(|m| m.value.strategies.as_ref()) else {
+pub(super) fn resolve(document: &Document) -> Result<Vec<Strategy>, Fault> {
+    let (table, list) = match &document.drain {
+        Some(drain) => ("drain", drain.value.strategies.as_ref()),
+        None => ("migrate", document.migrate.as_ref().and_then(|m| m.value.strategies.as_ref())),
+    };
+    let Some(list) = list else {
         return Ok(PRESETS.iter().map(as_it_is).collect());
     };
     if list.value.is_empty() {
         return Err(Fault::at(
             list.line,
-            "migrate.strategies",
+            format!("{table}.strategies"),
             "at least one strategy is needed; leave the key out for all presets",
         ));
     }
     let mut strategies: Vec<Strategy> = Vec::with_capacity(list.value.len());
     for (number, at) in list.value.iter().enumerate() {
-        let place = |fault: Fault| fault.or_line(at.line).under(&format!("migrate.strategies[{number}]"));
+        let place = |fault: Fault| fault.or_line(at.line).under(&format!("{table}.strategies[{number}]"));
         let strategy = one(at).map_err(place)?;
         if strategies.iter().any(|other| other.name == strategy.name) {
             let problem = format!("the strategy `{}` is there twice; give one of them another `name`", strategy.name);
