@@ -48,6 +48,11 @@ impl<T: TransferModel> Carrier<T> {
         self.queue.front().is_some_and(TransferModel::is_first)
     }
 
+    /// Bytes of pages of the transfer in front that are not yet sent.
+    pub(crate) fn pending(&self) -> f64 {
+        self.queue.front().map_or(0.0, TransferModel::pending)
+    }
+
     /// What has gone so far of every send that is not over.
     pub(crate) fn under_way(&self, guest: &T::Guest) -> Vec<(CmdId, Sent)> {
         self.queue.iter().filter(|t| t.load() != Load::State).map(|t| (t.id(), t.account(guest))).collect()

@@ -5,7 +5,7 @@ use crate::engine::{Engine, Happening};
 use crate::fidelity::Fidelity;
 use crate::queue::Key;
 use crate::wiring::Wiring;
-use livemig_core::units::{Span, Time};
+use livemig_core::units::Span;
 use livemig_models::world::{HostId, World};
 
 /// The free memory of one host.
@@ -13,7 +13,6 @@ use livemig_models::world::{HostId, World};
 pub(crate) struct HostMemory {
     /// Bytes free; infinite without a limit.
     free: f64,
-    since: Time,
     /// Migrations that bring new pages.
     arriving: Vec<Arriving>,
     full: Option<Key>,
@@ -24,8 +23,10 @@ pub(crate) struct HostMemory {
 #[derive(Debug)]
 struct Arriving {
     migration: u32,
-    /// Bytes of pages per second.
+    /// Bytes of pages per second, about: how fast pages pass changes while they do.
     rate: f64,
+    /// Bytes of pages still to come when last looked at.
+    left: f64,
     /// Bytes of free memory that it has taken.
     taken: f64,
 }
@@ -48,15 +49,14 @@ impl HostMemory {
         self.arriving.iter().map(|a| a.rate).sum()
     }
 
-    fn advance(&mut self, now: Time) {
-        let elapsed = now.since(self.since).as_secs_f64();
-        self.since = now;
+    /// Of the arriving migration number `i`, this much is still to come.
+    fn arrived(&mut self, i: usize, left: f64) {
+        let a = &mut self.arriving[i];
+        let came = std::mem::replace(&mut a.left, left) - left;
         // What arrives while the host reclaims takes the place of what it has freed.
         if !self.reclaiming {
-            for a in &mut self.arriving {
-                a.taken += a.rate * elapsed;
-                self.free -= a.rate * elapsed;
-            }
+            a.taken += came;
+            self.free -= came;
         }
     }
 }
@@ -69,30 +69,45 @@ impl<F: Fidelity> Engine<'_, F> {
         }
         let inflow = self.inflow(m);
         let brings = self.drives[m as usize].carrier.brings_new_pages();
-        let memory = &mut self.memory[host.0 as usize];
-        memory.advance(self.now);
-        let known = memory.arriving.iter().position(|a| a.migration == m);
+        let known = self.memory[host.0 as usize].arriving.iter().position(|a| a.migration == m);
         match (brings, known) {
-            (true, Some(i)) => memory.arriving[i].rate = inflow,
-            (true, None) => memory.arriving.push(Arriving { migration: m, rate: inflow, taken: 0.0 }),
-            (false, Some(i)) => self.drives[m as usize].memory_taken += memory.arriving.swap_remove(i).taken,
-            (false, None) => {}
+            (true, Some(i)) => self.memory[host.0 as usize].arriving[i].rate = inflow,
+            (true, None) => {
+                let left = self.drives[m as usize].carrier.pending();
+                self.memory[host.0 as usize].arriving.push(Arriving { migration: m, rate: inflow, left, taken: 0.0 });
+            }
+            (false, Some(i)) => {
+                let memory = &mut self.memory[host.0 as usize];
+                // The rest of the guest, if it comes, comes by other transfers.
+                memory.arrived(i, 0.0);
+                self.drives[m as usize].memory_taken += memory.arriving.swap_remove(i).taken;
+            }
+            (false, None) => return,
         }
+        self.look_at_arrivals(host);
         self.reclaim(host);
+    }
+
+    /// Brings a host's books to the present.
+    fn look_at_arrivals(&mut self, host: HostId) {
+        for i in 0..self.memory[host.0 as usize].arriving.len() {
+            let m = self.memory[host.0 as usize].arriving[i].migration;
+            self.sync(m);
+            let left = self.drives[m as usize].carrier.pending();
+            self.memory[host.0 as usize].arrived(i, left);
+        }
     }
 
     /// A guest has left a host.
     pub(crate) fn memory_freed(&mut self, host: HostId, bytes: f64) {
-        self.memory[host.0 as usize].advance(self.now);
+        self.look_at_arrivals(host);
         self.memory[host.0 as usize].free += bytes;
         self.reclaim(host);
     }
 
     pub(crate) fn memory_full(&mut self, host: HostId) {
-        let memory = &mut self.memory[host.0 as usize];
-        memory.full = None;
-        memory.advance(self.now);
-        memory.free = memory.free.min(0.0);
+        self.memory[host.0 as usize].full = None;
+        self.look_at_arrivals(host);
         self.reclaim(host);
     }
 
@@ -102,7 +117,9 @@ impl<F: Fidelity> Engine<'_, F> {
         let memory = &mut self.memory[host.0 as usize];
         let inflow = memory.inflow();
         let reclaiming = memory.free < 1.0 && !memory.arriving.is_empty();
-        let full = (!reclaiming && inflow > 0.0).then(|| self.now + Span::from_secs_f64(memory.free / inflow));
+        // A forecast: if there is still room then, there will be another one.
+        let ahead = || Span::from_secs_f64(memory.free / inflow).max(Span(1));
+        let full = (!reclaiming && inflow > 0.0).then(|| self.now + ahead());
         let key = memory.full;
         if reclaiming != memory.reclaiming {
             memory.reclaiming = reclaiming;

@@ -144,6 +144,21 @@ fn a_vm_that_fits_nowhere_is_a_result() {
 }
 
 #[test]
+fn a_destination_may_be_filled_to_the_last_byte() {
+    // Zero pages travel as marks, at the end of memory: pages arrive faster and faster.
+    let mut w = world(&[&[5, 3], &[]], 8);
+    w.hosts[1].swap = Rate(1.0);
+    w.drain.as_mut().unwrap().limits.per_host = 2;
+    for guest in &mut w.vms {
+        guest.zero_share = 0.25;
+        guest.workload =
+            Workload::HotCold { hot: Bytes::from_gib(1), hot_writes: 1.0, hot_reads: 0.0, cold_writes: 0.0, cold_reads: 0.0 };
+    }
+    assert_eq!(drained(&w).1.whole.not_moved, 0);
+    close(drained(&w).1.whole.drain_time().unwrap().as_secs_f64().round(), 60.0);
+}
+
+#[test]
 fn given_destinations_are_kept() {
     let mut w = world(&[&[1, 1, 1], &[], &[]], 8);
     let plan = w.drain.as_mut().unwrap();
