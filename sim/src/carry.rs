@@ -16,13 +16,35 @@ pub(crate) struct Carrier<T> {
     queue: VecDeque<T>,
     flows: Vec<(FlowId, f64)>,
     streams: u16,
+    /// Until when the transfers were brought.
     since: Time,
+    /// Since then, until `noted`: wire bytes carried at rates that were not looked at one by one.
+    carried: f64,
+    noted: Time,
+    /// The rate for which the end of the transfer in front was foretold.
+    planned: f64,
+    /// The end was foretold early enough for rates up to [`BAND`] above it: at that time it is foretold again.
+    early: bool,
     arrival: Option<Key>,
 }
 
+/// How far a rate may move from the one for which the end of a transfer was foretold, relatively, until that is done again. Where many
+/// migrations share links, each event moves the rates of all by a little; what they carry is exact all the same.
+const BAND: f64 = 0.05;
+
 impl<T> Default for Carrier<T> {
     fn default() -> Carrier<T> {
-        Carrier { queue: VecDeque::new(), flows: Vec::new(), streams: 0, since: Time::ZERO, arrival: None }
+        Carrier {
+            queue: VecDeque::new(),
+            flows: Vec::new(),
+            streams: 0,
+            since: Time::ZERO,
+            carried: 0.0,
+            noted: Time::ZERO,
+            planned: 0.0,
+            early: false,
+            arrival: None,
+        }
     }
 }
 
@@ -48,6 +70,38 @@ impl<T: TransferModel> Carrier<T> {
         self.queue.front().is_some_and(TransferModel::is_first)
     }
 
+    /// The mean rate since the transfers were brought up to date.
+    fn mean_rate(&self, now: Time) -> f64 {
+        let rate = self.rate();
+        // Without a change in between it is the rate itself, to the last bit.
+        if self.noted <= self.since || now <= self.since {
+            return rate;
+        }
+        let carried = self.carried + rate * now.since(self.noted).as_secs_f64();
+        carried / now.since(self.since).as_secs_f64()
+    }
+
+    /// A flow has another rate.
+    fn set_rate(&mut self, now: Time, flow: FlowId, rate: f64) {
+        self.carried += self.rate() * now.since(self.noted).as_secs_f64();
+        self.noted = now;
+        if let Some(entry) = self.flows.iter_mut().find(|f| f.0 == flow) {
+            entry.1 = rate;
+        }
+    }
+
+    /// The rate for which the end of the transfer in front is foretold.
+    fn foretold_rate(&self) -> f64 {
+        if self.early { self.planned * (1.0 + BAND) } else { self.planned }
+    }
+
+    /// Whether the rate would move by little if that of `flow` were this.
+    fn moves_little(&self, flow: FlowId, rate: f64) -> bool {
+        let before = self.flows.iter().find(|f| f.0 == flow).map_or(0.0, |f| f.1);
+        let after = self.rate() - before + rate;
+        (after - self.planned).abs() <= BAND * self.planned
+    }
+
     /// Bytes of pages of the transfer in front that are not yet sent.
     pub(crate) fn pending(&self) -> f64 {
         self.queue.front().map_or(0.0, TransferModel::pending)
@@ -64,7 +118,8 @@ impl<T: TransferModel> Carrier<T> {
 
     /// The transfer that has the bandwidth, and how much it has had, which is still to be brought to `now`. What watches it is.
     pub(crate) fn bring(&mut self, watcher: Option<&mut Watcher>, now: Time) -> Option<(&mut T, f64)> {
-        let (since, rate) = (std::mem::replace(&mut self.since, now), self.rate());
+        let (since, rate) = (self.since, self.mean_rate(now));
+        (self.since, self.noted, self.carried) = (now, now, 0.0);
         let transfer = self.queue.front_mut()?;
         if let Some(watcher) = watcher.filter(|w| w.send() == transfer.id()) {
             watcher.passed(progress(transfer, rate, since), now);
@@ -168,12 +223,20 @@ impl<F: Fidelity> Engine<'_, F> {
 
     /// The network gives a migration's flow another rate.
     pub(crate) fn rate_changed(&mut self, m: u32, flow: FlowId, rate: f64) {
+        let now = self.now;
+        let drive = &mut self.drives[m as usize];
+        // A stall is a matter of time, which an early forecast would miss.
+        let watched_for_stalls = drive.watcher.as_ref().is_some_and(Watcher::minds_stalls);
+        let little = drive.carrier.moves_little(flow, rate) && !watched_for_stalls;
+        if little && drive.carrier.early {
+            drive.carrier.set_rate(now, flow, rate);
+            return self.note_rate(m);
+        }
         self.sync(m);
-        let carrier = &mut self.drives[m as usize].carrier;
-        let Some(entry) = carrier.flows.iter_mut().find(|f| f.0 == flow) else { return };
-        entry.1 = rate;
+        self.drives[m as usize].carrier.set_rate(now, flow, rate);
         self.note_rate(m);
-        self.transfer_changed(m);
+        self.foretell(m, little);
+        self.arrivals_changed(self.drives[m as usize].destination, m);
     }
 
     fn note_rate(&mut self, m: u32) {
@@ -186,14 +249,22 @@ impl<F: Fidelity> Engine<'_, F> {
 
     /// What has the bandwidth, or how much there is, has changed: what follows from it is computed again.
     fn transfer_changed(&mut self, m: u32) {
-        self.arrivals_changed(self.drives[m as usize].destination, m);
         self.reschedule(m);
+        self.arrivals_changed(self.drives[m as usize].destination, m);
     }
 
     /// Computes again when the transfer in front will be over and when its watch will hold.
     pub(crate) fn reschedule(&mut self, m: u32) {
+        self.foretell(m, false);
+    }
+
+    /// Foretells when the transfer in front will be over and when its watch will hold; `early`, for the highest rate at which that is not
+    /// foretold again.
+    fn foretell(&mut self, m: u32, early: bool) {
+        let carrier = &mut self.drives[m as usize].carrier;
+        (carrier.planned, carrier.early) = (carrier.rate(), early);
         let drive = &self.drives[m as usize];
-        let rate = drive.carrier.rate();
+        let rate = drive.carrier.foretold_rate();
         let guest = &self.guests[drive.vm.0 as usize].guest;
         let over = drive.carrier.queue.front().map(|t| t.time_left(rate, guest)).filter(|s| s.is_finite());
         let over = over.map(|seconds| self.now + Span::from_secs_f64(seconds));
@@ -228,7 +299,7 @@ impl<F: Fidelity> Engine<'_, F> {
         let vm = self.drives[m as usize].vm.0 as usize;
         let carrier = &mut self.drives[m as usize].carrier;
         let rate = carrier.rate();
-        if carrier.queue.front().is_some_and(|t| !t.is_over(rate)) {
+        if carrier.early || carrier.queue.front().is_some_and(|t| !t.is_over(rate)) {
             return self.reschedule(m);
         }
         let Some(mut transfer) = carrier.queue.pop_front() else { return };
@@ -296,7 +367,7 @@ impl<F: Fidelity> Engine<'_, F> {
         self.drives[m as usize].watch_key = None;
         let now = self.now;
         let drive = &mut self.drives[m as usize];
-        let (since, rate) = (drive.carrier.since, drive.carrier.rate());
+        let (since, rate) = (drive.carrier.since, drive.carrier.mean_rate(now));
         let Some(transfer) = drive.carrier.queue.front() else { return };
         let Some(watcher) = drive.watcher.as_mut() else { return };
         // The window that ends now began with the tick before.
@@ -335,11 +406,11 @@ impl<F: Fidelity> Engine<'_, F> {
         }
     }
 
-    /// Bytes that a host has still to find room for; used by the memory model.
+    /// Bytes per second of new pages, at most until the migration's end is foretold again; used by the memory model.
     pub(crate) fn inflow(&self, m: u32) -> f64 {
         let carrier = &self.drives[m as usize].carrier;
         match carrier.queue.front() {
-            Some(t) if carrier.brings_new_pages() => carrier.rate() / t.mean_factor(),
+            Some(t) if carrier.brings_new_pages() => carrier.foretold_rate() / t.mean_factor(),
             Some(_) | None => 0.0,
         }
     }

@@ -45,6 +45,11 @@ impl HostMemory {
         hosts
     }
 
+    /// Whether everything that is on its way fits.
+    fn fits(&self) -> bool {
+        self.free + 1.0 >= self.arriving.iter().map(|a| a.left).sum::<f64>()
+    }
+
     fn inflow(&self) -> f64 {
         self.arriving.iter().map(|a| a.rate).sum()
     }
@@ -84,6 +89,10 @@ impl<F: Fidelity> Engine<'_, F> {
             }
             (false, None) => return,
         }
+        let memory = &self.memory[host.0 as usize];
+        if memory.full.is_none() && !memory.reclaiming && memory.fits() {
+            return;
+        }
         self.look_at_arrivals(host);
         self.reclaim(host);
     }
@@ -119,7 +128,7 @@ impl<F: Fidelity> Engine<'_, F> {
         let reclaiming = memory.free < 1.0 && !memory.arriving.is_empty();
         // A forecast: if there is still room then, there will be another one.
         let ahead = || Span::from_secs_f64(memory.free / inflow).max(Span(1));
-        let full = (!reclaiming && inflow > 0.0).then(|| self.now + ahead());
+        let full = (!reclaiming && inflow > 0.0 && !memory.fits()).then(|| self.now + ahead());
         let key = memory.full;
         if reclaiming != memory.reclaiming {
             memory.reclaiming = reclaiming;

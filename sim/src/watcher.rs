@@ -35,6 +35,11 @@ impl Watcher {
         self.watch.send
     }
 
+    /// Whether it waits for progress to stop.
+    pub(crate) fn minds_stalls(&self) -> bool {
+        self.watch.stall.is_some()
+    }
+
     /// The last tick at or before `t`; the time of the command when there was none.
     fn tick_before(&self, t: Time) -> Time {
         Time(t.0 - t.since(self.issued).0 % self.watch.every.0)
