@@ -57,7 +57,8 @@ fn the_request_may_come_in_the_middle_of_anything() {
             let m = run(&world, &s).migrations.remove(0);
             assert_eq!(m.metrics.outcome, Outcome::Completed, "request at {ms} ms");
             assert!(m.metrics.bytes.total() >= Bytes::from_gib(1), "request at {ms} ms");
-            assert!(m.metrics.eviction_time.unwrap() <= Span::from_secs(20), "request at {ms} ms");
+            // At the worst all of memory, 29 rounds over the working set and the stopped one.
+            assert!(m.metrics.eviction_time.unwrap() <= Span::from_secs(10 + 30), "request at {ms} ms");
         }
     }
 }
