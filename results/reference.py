@@ -72,7 +72,7 @@ def measured(rows, published, strategy):
 def papers(program):
     """Published figures beside ours: one file per paper."""
     runs, files = {}, {}
-    with open(ROOT / "results" / "papers" / "published.csv", newline="") as f:
+    with open(ROOT / "scenarios" / "papers" / "published.csv", newline="") as f:
         published = list(csv.DictReader(f))
     for p in published:
         name = p["scenario"]
