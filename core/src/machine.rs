@@ -7,6 +7,7 @@
 use crate::pages::PageSet;
 use crate::units::Time;
 use crate::vocabulary::{CmdId, Command, Event, Peer};
+use serde::{Deserialize, Serialize};
 
 /// One migration of one VM: told what happened, it says what to do.
 pub trait Migration<P: PageSet> {
@@ -36,7 +37,7 @@ pub trait Migration<P: PageSet> {
 }
 
 /// What a migration is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Phase {
     /// Nothing yet.
     Waiting,
@@ -80,7 +81,7 @@ impl Phase {
 }
 
 /// How a migration ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
     /// What became of the VM.
     pub outcome: Outcome,
@@ -89,7 +90,7 @@ pub struct Ending {
 }
 
 /// What became of a migration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {
     /// The VM is at the destination and depends on no other host.
     Completed,

@@ -3,6 +3,7 @@
 //! Time is counted in whole nanoseconds and memory in whole bytes; only rates and shares are floating point.
 //! Rounding therefore happens in one place: when a rate turns bytes into time or time into bytes.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
@@ -13,27 +14,28 @@ pub const PAGE_SIZE: u64 = 4096;
 const NANOS_PER_SEC: f64 = 1e9;
 
 /// A moment: nanoseconds since the driver's clock started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(pub u64);
 
 /// A length of time in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Span(pub u64);
 
 /// An amount of memory or traffic in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Bytes(pub u64);
 
 /// The index of a page in a guest's memory (guest-physical address divided by [`PAGE_SIZE`]).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PageIndex(pub u64);
 
 /// A rate in bytes per second; finite and not negative.
-#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Rate(pub f64);
 
 /// A fraction of a whole, from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(from = "f64", into = "f64")]
 pub struct Share(f64);
 
 impl Time {
@@ -179,6 +181,18 @@ impl Share {
     #[must_use]
     pub fn get(self) -> f64 {
         self.0
+    }
+}
+
+impl From<f64> for Share {
+    fn from(x: f64) -> Share {
+        Share::new(x)
+    }
+}
+
+impl From<Share> for f64 {
+    fn from(share: Share) -> f64 {
+        share.get()
     }
 }
 

@@ -5,13 +5,14 @@
 //! command either has arrived when the command is done, or comes back in its completion.
 
 use crate::units::{Bytes, Rate, Share, Span, Time};
+use serde::{Deserialize, Serialize};
 
 /// Names one command of one migration. Ids grow by one with each command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CmdId(pub u32);
 
 /// A host that takes part in a migration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Peer {
     /// The host that the VM leaves.
     Source,
@@ -22,7 +23,7 @@ pub enum Peer {
 }
 
 /// One of the two hosts that can execute the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Side {
     /// The host that the VM leaves.
     Source,
@@ -31,7 +32,7 @@ pub enum Side {
 }
 
 /// What is moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Region {
     /// Guest memory.
     Memory,
@@ -40,7 +41,7 @@ pub enum Region {
 }
 
 /// The ways by which a [`Command::Send`] may go. The driver's sender fills them in this order, as far as each takes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Routes {
     /// Straight to the destination.
     pub direct: bool,
@@ -59,7 +60,7 @@ impl Routes {
 }
 
 /// Why pages are sent; the ledger counts bytes by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SendClass {
     /// Each page for the first time since the request.
     First,
@@ -70,7 +71,7 @@ pub enum SendClass {
 }
 
 /// The order in which a sender takes pages that the destination may ask for at any moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Prepaging {
     /// Ascending addresses (active push without prepaging).
     #[default]
@@ -84,7 +85,7 @@ pub enum Prepaging {
 
 /// Pages to send. Pages that the guest asks for through [`Command::ServeFaults`] are sent first, out of whichever outstanding
 /// send holds them.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Send<P> {
     /// The pages.
     pub set: P,
@@ -117,7 +118,7 @@ impl<P> Send<P> {
 }
 
 /// When a [`Command::Watch`] ends. The driver evaluates it every `every`, counted from the command.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Watch {
     /// The send that is watched.
     pub send: CmdId,
@@ -130,7 +131,7 @@ pub struct Watch {
 }
 
 /// The progress that stall detection remembers from watch to watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stall {
     /// How long without improvement is a stall.
     pub patience: Span,
@@ -141,7 +142,7 @@ pub struct Stall {
 }
 
 /// What a migration wants done.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Command<P> {
     /// Ask the destination and the intermediaries for room.
     Reserve {
@@ -227,7 +228,7 @@ pub enum Command<P> {
 }
 
 /// Why a [`Watch`] ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WatchEnd {
     /// What is pending can be sent within the limit.
     Below,
@@ -238,7 +239,7 @@ pub enum WatchEnd {
 }
 
 /// What a [`Watch`] saw at its end.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Watched {
     /// Why it ended.
     pub end: WatchEnd,
@@ -251,7 +252,7 @@ pub struct Watched {
 }
 
 /// What was achieved by a command that is done.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Reply<P> {
     /// To `Reserve`: there is room.
     Reserved,
@@ -309,7 +310,7 @@ pub enum Reply<P> {
 
 /// What a collection has added to an outstanding send, and how far that send had come. A new round begins here, and this is
 /// what tells its bytes from those of the round before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Joined {
     /// Bytes of pages added.
     pub added: Bytes,
@@ -320,7 +321,7 @@ pub struct Joined {
 }
 
 /// What became of a send, or of the part of it that went out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
     /// Bytes on the wire, demand included.
     pub wire: Bytes,
@@ -331,7 +332,7 @@ pub struct Sent {
 }
 
 /// Why a command failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Failure {
     /// The peer has no room or does not want to.
     #[error("{0:?} refused")]
@@ -348,7 +349,7 @@ pub enum Failure {
 }
 
 /// What happened.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Event<P> {
     /// A migration will be requested later: prepare for it, if the strategy can.
     Prepare,

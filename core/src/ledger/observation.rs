@@ -2,9 +2,10 @@
 
 use crate::units::{Bytes, Rate, Share, Span, Time};
 use crate::vocabulary::{CmdId, Sent};
+use serde::{Deserialize, Serialize};
 
 /// One measurement.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Observation {
     /// From the end of the previous interval until `until` the application worked at this share of its baseline, on average.
     /// The first interval begins at the first [`Observation::WorkBegins`].

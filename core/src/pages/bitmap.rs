@@ -2,6 +2,7 @@
 
 use super::{PageSet, proportions};
 use crate::units::{Bytes, PAGE_SIZE, PageIndex};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A set of page indices.
 #[derive(Clone, Debug, Default)]
@@ -187,6 +188,39 @@ impl Bitmap {
     }
 }
 
+/// As the bytes of its words, little-endian, without what is empty at the end: equal sets are equal bytes.
+impl Serialize for Bitmap {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let used = self.words.iter().rposition(|&w| w != 0).map_or(0, |last| last + 1);
+        let bytes: Vec<u8> = self.words[..used].iter().flat_map(|w| w.to_le_bytes()).collect();
+        serializer.serialize_bytes(&bytes)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bitmap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bitmap, D::Error> {
+        struct Words;
+        impl serde::de::Visitor<'_> for Words {
+            type Value = Bitmap;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the bytes of 64-bit words")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Bitmap, E> {
+                let (words, rest) = bytes.as_chunks::<8>();
+                if !rest.is_empty() {
+                    return Err(E::invalid_length(bytes.len(), &self));
+                }
+                let words: Vec<u64> = words.iter().map(|w| u64::from_le_bytes(*w)).collect();
+                let count = words.iter().map(|w| u64::from(w.count_ones())).sum();
+                Ok(Bitmap { words, count })
+            }
+        }
+        deserializer.deserialize_bytes(Words)
+    }
+}
+
 /// Sets are equal when they hold the same pages, however far their words reach.
 impl PartialEq for Bitmap {
     fn eq(&self, other: &Bitmap) -> bool {
@@ -267,6 +301,14 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
+    #[test]
+    fn bytes_that_are_no_words_are_no_set() {
+        let bytes = postcard::to_stdvec(&Bitmap::full(70)).unwrap();
+        assert_eq!(bytes.len(), 17);
+        assert!(postcard::from_bytes::<Bitmap>(&[15; 16]).is_err());
+        assert!(postcard::from_bytes::<Bitmap>(&bytes[..16]).is_err());
+    }
+
     proptest! {
         #[test]
         fn agrees_with_a_set_of_numbers(pages in proptest::collection::btree_set(0u64..300, 0..80), from in 0u64..320, limit in 0u64..90) {
@@ -277,6 +319,9 @@ mod tests {
             let taken = set.take(Bytes::from_pages(limit));
             let first: BTreeSet<u64> = pages.iter().copied().take(usize::try_from(limit).unwrap()).collect();
             prop_assert_eq!(taken.iter().map(|p| p.0).collect::<BTreeSet<_>>(), first);
+            // What has been emptied takes no bytes, and the count comes back with the pages.
+            let back: Bitmap = postcard::from_bytes(&postcard::to_stdvec(&set).unwrap()).unwrap();
+            prop_assert_eq!((back.count(), &back), (set.count(), &set));
             set.merge(taken);
             prop_assert_eq!(set.iter().map(|p| p.0).collect::<BTreeSet<_>>(), pages);
         }

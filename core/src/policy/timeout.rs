@@ -3,6 +3,7 @@
 use super::PolicyEntry;
 use crate::strategy::SpecError;
 use crate::units::{Bytes, Span};
+use serde::{Deserialize, Serialize};
 
 /// The policy, as listed.
 pub const ENTRY: PolicyEntry = PolicyEntry {
@@ -12,7 +13,7 @@ pub const ENTRY: PolicyEntry = PolicyEntry {
 };
 
 /// What is done when the time is up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnTimeout {
     /// Give the migration up.
     Abort,
@@ -23,7 +24,7 @@ pub enum OnTimeout {
 }
 
 /// A time limit for everything before the switch, in proportion to the guest's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompletionTimeout {
     /// Time per GiB of memory.
     pub per_gib: Span,

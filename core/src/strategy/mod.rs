@@ -17,6 +17,7 @@ use crate::policy::throttle::ThrottlePolicy;
 use crate::policy::timeout::CompletionTimeout;
 use crate::units::{Rate, Span};
 use crate::vocabulary::Prepaging;
+use serde::{Deserialize, Serialize};
 
 /// Every preset, in the order in which they are listed and compared.
 pub const PRESETS: [Preset; 6] =
@@ -49,7 +50,7 @@ pub fn preset(name: &str) -> Option<&'static Preset> {
 /// | yes | no | pre-copy |
 /// | no | yes | post-copy |
 /// | yes | yes | hybrid |
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
     /// Memory is sent before the request.
     pub ahead: Option<Ahead>,
@@ -66,7 +67,7 @@ pub struct Spec {
 }
 
 /// The stage before the request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ahead {
     /// Passes over what is dirty, straight after the first copy.
     pub passes: u32,
@@ -82,7 +83,7 @@ impl Default for Ahead {
 }
 
 /// The stage of copying in rounds while the guest runs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LiveCopy {
     /// When it ends.
     pub stop: StopRule,
@@ -93,14 +94,14 @@ pub struct LiveCopy {
 }
 
 /// The stage of pushing memory to a guest that already runs at the destination.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Push {
     /// In which order.
     pub prepaging: Prepaging,
 }
 
 /// How pages travel.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Transfer {
     /// Parallel connections; at least 1.
     pub streams: u16,

@@ -8,6 +8,7 @@
 use super::{Fixed, PolicyEntry};
 use crate::strategy::SpecError;
 use crate::units::Span;
+use serde::{Deserialize, Serialize};
 
 pub(super) const ENTRY: PolicyEntry = PolicyEntry {
     name: "adaptive",
@@ -16,7 +17,7 @@ pub(super) const ENTRY: PolicyEntry = PolicyEntry {
 };
 
 /// A controller of the checking interval.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Adaptive {
     /// What makes a snapshot; its interval is the least one.
     pub snapshots: Fixed,

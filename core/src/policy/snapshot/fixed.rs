@@ -3,6 +3,7 @@
 use super::PolicyEntry;
 use crate::strategy::SpecError;
 use crate::units::{Bytes, Span};
+use serde::{Deserialize, Serialize};
 
 pub(super) const ENTRY: PolicyEntry = PolicyEntry {
     name: "fixed",
@@ -11,7 +12,7 @@ pub(super) const ENTRY: PolicyEntry = PolicyEntry {
 };
 
 /// Count dirty pages at a fixed interval; send when there are enough of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fixed {
     /// Between two counts.
     pub interval: Span,

@@ -9,12 +9,13 @@ pub use fixed::Fixed;
 use super::PolicyEntry;
 use crate::strategy::SpecError;
 use crate::units::{Bytes, Span};
+use serde::{Deserialize, Serialize};
 
 /// Every snapshot policy, as listed.
 pub const SNAPSHOT_POLICIES: [PolicyEntry; 2] = [fixed::ENTRY, adaptive::ENTRY];
 
 /// A snapshot policy with its parameters and what it remembers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum SnapshotPolicy {
     /// A fixed checking interval.
     Fixed(Fixed),

@@ -2,6 +2,7 @@
 
 use super::{PolicyEntry, Round, Totals, Verdict};
 use crate::strategy::SpecError;
+use serde::{Deserialize, Serialize};
 
 pub(super) const ENTRY: PolicyEntry = PolicyEntry {
     name: "clark",
@@ -11,7 +12,7 @@ pub(super) const ENTRY: PolicyEntry = PolicyEntry {
 
 /// Stop when few pages are left; give up on convergence after a number of rounds, a multiple of memory, or a round that had to
 /// send more than the one before it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Clark {
     /// Converged when fewer pages than this are dirty.
     pub min_pages: u64,

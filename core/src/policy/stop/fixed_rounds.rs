@@ -2,6 +2,7 @@
 
 use super::{PolicyEntry, Round, Verdict};
 use crate::strategy::SpecError;
+use serde::{Deserialize, Serialize};
 
 pub(super) const ENTRY: PolicyEntry = PolicyEntry {
     name: "fixed-rounds",
@@ -10,7 +11,7 @@ pub(super) const ENTRY: PolicyEntry = PolicyEntry {
 };
 
 /// Stop after a number of rounds of live copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FixedRounds {
     /// How many; the first copy of all memory counts as one.
     pub rounds: u32,

@@ -9,6 +9,7 @@ use super::{PolicyEntry, Verdict, Watching, within};
 use crate::strategy::SpecError;
 use crate::units::{Bytes, Rate, Span, Time};
 use crate::vocabulary::Stall;
+use serde::{Deserialize, Serialize};
 
 pub(super) const ENTRY: PolicyEntry = PolicyEntry {
     name: "kubevirt",
@@ -20,7 +21,7 @@ pub(super) const ENTRY: PolicyEntry = PolicyEntry {
 const POLL: Span = Span::from_millis(400);
 
 /// What is done about a migration that makes no progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Escalation {
     /// Allow this downtime from now on.
     RaiseLimit(Span),
@@ -31,7 +32,7 @@ pub enum Escalation {
 }
 
 /// QEMU's rule, supervised.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KubeVirt {
     /// How long the guest may stand still for the rest of its memory; escalation may raise it.
     pub downtime_limit: Span,

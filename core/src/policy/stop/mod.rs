@@ -21,6 +21,7 @@ use super::PolicyEntry;
 use crate::strategy::SpecError;
 use crate::units::{Bytes, Rate, Span, Time};
 use crate::vocabulary::Stall;
+use serde::{Deserialize, Serialize};
 
 /// Every stop rule, as listed.
 pub const STOP_RULES: [PolicyEntry; 6] =
@@ -93,7 +94,7 @@ pub struct Watching {
 }
 
 /// A stop rule with its parameters and what it remembers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum StopRule {
     /// Xen's.
     Clark(Clark),

@@ -3,6 +3,7 @@
 use super::{PolicyEntry, Round, Totals, Verdict, within};
 use crate::strategy::SpecError;
 use crate::units::Span;
+use serde::{Deserialize, Serialize};
 
 pub(super) const ENTRY: PolicyEntry = PolicyEntry {
     name: "pmigrate",
@@ -12,7 +13,7 @@ pub(super) const ENTRY: PolicyEntry = PolicyEntry {
 
 /// Stop when the rest takes less than the downtime limit; capped after a number of rounds, a multiple of the size, or a round
 /// that sent more than the one before.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PMigrate {
     /// How long the rest may take.
     pub downtime_limit: Span,

@@ -3,6 +3,7 @@
 use super::{PolicyEntry, Verdict, Watching, within};
 use crate::strategy::SpecError;
 use crate::units::{Bytes, Rate, Span};
+use serde::{Deserialize, Serialize};
 
 pub(super) const ENTRY: PolicyEntry = PolicyEntry {
     name: "qemu",
@@ -15,7 +16,7 @@ const WINDOW: Span = Span::from_millis(100);
 
 /// Stop when remaining <= bandwidth x downtime limit. Pages written during a pass are counted only when the estimate, which
 /// ignores them, has come below the threshold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Qemu {
     /// How long the guest may stand still for the rest of its memory.
     pub downtime_limit: Span,

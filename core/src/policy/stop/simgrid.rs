@@ -3,6 +3,7 @@
 use super::{PolicyEntry, Round, Verdict, within};
 use crate::strategy::SpecError;
 use crate::units::Span;
+use serde::{Deserialize, Serialize};
 
 pub(super) const ENTRY: PolicyEntry = PolicyEntry {
     name: "simgrid",
@@ -12,7 +13,7 @@ pub(super) const ENTRY: PolicyEntry = PolicyEntry {
 
 /// Stop when dirty <= bandwidth of the round x downtime limit. There is no cap on rounds: a migration that does not converge
 /// goes on until something else ends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SimGrid {
     /// How long the rest may take.
     pub downtime_limit: Span,

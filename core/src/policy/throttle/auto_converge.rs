@@ -4,6 +4,7 @@ use super::strikes::Strikes;
 use super::{PolicyEntry, Round};
 use crate::strategy::SpecError;
 use crate::units::Share;
+use serde::{Deserialize, Serialize};
 
 pub(super) const ENTRY: PolicyEntry = PolicyEntry {
     name: "auto-converge",
@@ -12,7 +13,7 @@ pub(super) const ENTRY: PolicyEntry = PolicyEntry {
 };
 
 /// Throttling in steps. A throttle of p leaves the guest a share of 1 - p of the time.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AutoConverge {
     /// Share of what a round sent that must be dirty at its end to count against the guest.
     pub trigger: f64,

@@ -20,6 +20,7 @@ use super::{PolicyEntry, Progress};
 use crate::policy::stop::StopRule;
 use crate::strategy::SpecError;
 use crate::units::{Bytes, Rate, Share};
+use serde::{Deserialize, Serialize};
 
 pub(super) const ENTRY: PolicyEntry = PolicyEntry {
     name: "cpu-scheduling",
@@ -40,7 +41,7 @@ const LESS_WORK: f64 = 0.8;
 const MIN_EXPONENT: f64 = 0.25;
 
 /// When throttling begins.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Start {
     /// After so many rounds; at least 1.
     Round(u32),
@@ -51,7 +52,7 @@ pub enum Start {
 }
 
 /// Throttling by the sending rate, the dirty rate and the desired rest.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CpuScheduling {
     /// How much memory shall be left; `None` for what the stop rule wants.
     pub remaining: Option<Bytes>,
@@ -69,7 +70,7 @@ pub struct CpuScheduling {
 }
 
 /// What a guest has done in a round.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Sample {
     /// The time for which its vCPUs ran, in seconds.
     work: f64,

@@ -8,6 +8,7 @@ use super::strikes::Strikes;
 use super::{PolicyEntry, Round};
 use crate::strategy::SpecError;
 use crate::units::{Rate, Share};
+use serde::{Deserialize, Serialize};
 
 pub(super) const ENTRY: PolicyEntry = PolicyEntry {
     name: "dirty-limit",
@@ -16,7 +17,7 @@ pub(super) const ENTRY: PolicyEntry = PolicyEntry {
 };
 
 /// Throttling towards a dirty rate.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DirtyLimit {
     /// The dirty rate that the whole guest is held to: QEMU's `vcpu-dirty-limit` times the number of vCPUs.
     pub limit: Rate,

@@ -17,12 +17,13 @@ use super::PolicyEntry;
 use crate::policy::stop::{Round, StopRule};
 use crate::strategy::SpecError;
 use crate::units::{Bytes, Share};
+use serde::{Deserialize, Serialize};
 
 /// Every throttling policy, as listed.
 pub const THROTTLE_POLICIES: [PolicyEntry; 3] = [cpu_scheduling::ENTRY, auto_converge::ENTRY, dirty_limit::ENTRY];
 
 /// A throttling policy with its parameters and what it remembers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ThrottlePolicy {
     /// From the sending rate, the dirty rate and the desired rest.
     CpuScheduling(CpuScheduling),

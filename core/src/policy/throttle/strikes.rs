@@ -2,6 +2,7 @@
 
 use crate::policy::stop::Round;
 use crate::units::Span;
+use serde::{Deserialize, Serialize};
 
 /// The guest is judged over periods of at least this length.
 const MIN_PERIOD: Span = Span::from_secs(1);
@@ -10,7 +11,7 @@ const MIN_PERIOD: Span = Span::from_secs(1);
 const STRIKES: u32 = 2;
 
 /// What has happened since the guest was last judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Period {
     /// Bytes on the wire.
     pub(super) wire: u64,
@@ -21,7 +22,7 @@ pub(super) struct Period {
 }
 
 /// Counts the periods in which the guest has dirtied too much.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Strikes {
     period: Period,
     count: u32,
