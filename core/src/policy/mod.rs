@@ -2,6 +2,7 @@
 
 pub mod order;
 pub mod placement;
+pub mod selection;
 pub mod snapshot;
 pub mod stop;
 pub mod throttle;

@@ -132,6 +132,32 @@ impl Default for Spec {
     }
 }
 
+/// One of the two techniques between which a selection decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Technique {
+    /// The guest runs at the source while its memory is copied.
+    PreCopy,
+    /// The guest runs at the destination while its memory is pushed.
+    PostCopy,
+}
+
+impl Technique {
+    /// Post-copy if `post_copy`, otherwise pre-copy.
+    #[must_use]
+    pub fn post_copy_if(post_copy: bool) -> Technique {
+        if post_copy { Technique::PostCopy } else { Technique::PreCopy }
+    }
+
+    /// The name of its preset.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Technique::PreCopy => pre_copy::PRESET.name,
+            Technique::PostCopy => post_copy::PRESET.name,
+        }
+    }
+}
+
 /// Why a composition has no meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
