@@ -28,6 +28,9 @@ pub(crate) enum Command {
     /// Run the strategies of a scenario and show them side by side
     #[command(after_help = AFTER_HELP)]
     Compare(CompareArgs),
+    /// Run the scenarios of published papers: what each paper says, ours, and the deviation
+    #[command(after_help = AFTER_HELP)]
+    Reproduce(ReproduceArgs),
     /// List strategies and policies with their origin
     List(ListArgs),
     /// Print the JSON Schema of scenario files
@@ -91,6 +94,25 @@ pub(crate) struct CompareArgs {
     /// Exit with 1 unless every migration completed and converged
     #[arg(long)]
     pub(crate) require_converged: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReproduceArgs {
+    /// Only these papers [default: all]
+    #[arg(value_name = "PAPER")]
+    pub(crate) papers: Vec<String>,
+    /// Write a CSV file per paper and a chart per figure to this directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// How rows are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Number of runs at the same time; results do not depend on it [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
+    /// Read scenarios and published figures from this directory instead of using those inside the program
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -12,7 +12,7 @@ use crate::{chart, loaded};
 use anyhow::{Context, Result};
 use livemig_core::ledger::whole;
 use livemig_core::machine::Outcome;
-use livemig_models::world::{HostId, World};
+use livemig_models::world::{HostId, Scenario, World};
 use livemig_sim::{RunResult, Settings};
 use std::mem;
 use std::num::NonZero;
@@ -104,7 +104,7 @@ pub(crate) fn load(args: &BatchArgs) -> Result<Option<Loaded>> {
 pub(crate) fn drive<'a>(args: &BatchArgs, loaded: &'a Loaded, view: &mut impl View<'a>) -> Result<Tally> {
     let scenario = &loaded.scenario;
     let jobs = jobs::all(&scenario.points, scenario.replicates);
-    let threads = args.threads.map_or_else(|| available_parallelism().map_or(1, NonZero::get), usize::from);
+    let threads = threads(args.threads);
     let mut files = match &args.output {
         Some(path) => {
             let flows = scenario.points.iter().any(|point| !point.world.flows.is_empty());
@@ -120,16 +120,10 @@ pub(crate) fn drive<'a>(args: &BatchArgs, loaded: &'a Loaded, view: &mut impl Vi
         out.write(&(heading::of(loaded) + "\n"))?;
     }
     out.write(&view.begin())?;
-    let settings = |job: &Job| Settings {
-        horizon: scenario.horizon,
-        seed: job.seed(scenario.seed),
-        timeline: args.output.is_some() && scenario.points[job.point].world.moves.len() <= MOST_TIMELINES,
-        sampled: scenario.replicates > 1,
-        fidelity: livemig_sim::Fidelity::Class,
-    };
     let work = |job: &Job| {
         let point = &scenario.points[job.point];
-        livemig_sim::run(&point.world, &point.strategies[job.strategy], settings(job))
+        let timeline = args.output.is_some() && point.world.moves.len() <= MOST_TIMELINES;
+        livemig_sim::run(&point.world, &point.strategies[job.strategy], Settings { timeline, ..settings(scenario, job) })
     };
     let mut tally = Tally::default();
     let progress = Progress::new(jobs.len());
@@ -151,6 +145,22 @@ pub(crate) fn drive<'a>(args: &BatchArgs, loaded: &'a Loaded, view: &mut impl Vi
     Ok(tally)
 }
 
+/// How many threads to use when the user said this.
+pub(crate) fn threads(asked: Option<u16>) -> usize {
+    asked.map_or_else(|| available_parallelism().map_or(1, NonZero::get), usize::from)
+}
+
+/// How a run of a scenario is made; no timeline is kept.
+pub(crate) fn settings(scenario: &Scenario, job: &Job) -> Settings {
+    Settings {
+        horizon: scenario.horizon,
+        seed: job.seed(scenario.seed),
+        timeline: false,
+        sampled: scenario.replicates > 1,
+        fidelity: livemig_sim::Fidelity::Class,
+    }
+}
+
 /// How to see a failed run again.
 fn reproduction(loaded: &Loaded, job: &Job) -> String {
     let strategy = &loaded.scenario.points[job.point].strategies[job.strategy].name;
@@ -159,7 +169,7 @@ fn reproduction(loaded: &Loaded, job: &Job) -> String {
 }
 
 /// The rows of a run, whose metrics move into them.
-fn records<'a>(loaded: &'a Loaded, job: &Job, result: &mut RunResult) -> Vec<Record<'a>> {
+pub(crate) fn records<'a>(loaded: &'a Loaded, job: &Job, result: &mut RunResult) -> Vec<Record<'a>> {
     let scenario = &loaded.scenario;
     let point = &scenario.points[job.point];
     let of = |vm, source, destination, technique, metrics| Record {

@@ -26,11 +26,23 @@ pub(crate) struct Loaded {
 /// # Errors
 /// When the file cannot be read, or the scenario in it is wrong.
 pub(crate) fn load(path: &Path, seed: Option<u64>) -> Result<Loaded> {
-    let livemig_models::scenario::Loaded { scenario, effective, inputs } = livemig_models::scenario::load_with_seed(path, seed)?;
-    Ok(Loaded { path: path.to_owned(), scenario, effective, inputs, asked: Vec::new() })
+    Ok(Loaded::new(path, livemig_models::scenario::load_with_seed(path, seed)?))
+}
+
+/// Reads a scenario that the program carries inside, as `name`, with the files beside it.
+///
+/// # Errors
+/// When the scenario is wrong.
+pub(crate) fn parse(text: &str, name: &str, files: impl Iterator<Item = (&'static str, &'static str)>) -> Result<Loaded> {
+    Ok(Loaded::new(Path::new(name), livemig_models::scenario::parse_with_files(text, name, files)?))
 }
 
 impl Loaded {
+    fn new(path: &Path, read: livemig_models::scenario::Loaded) -> Loaded {
+        let livemig_models::scenario::Loaded { scenario, effective, inputs } = read;
+        Loaded { path: path.to_owned(), scenario, effective, inputs, asked: Vec::new() }
+    }
+
     /// XXH3 of the scenario file, in hexadecimal digits.
     pub(crate) fn hash(&self) -> &str {
         self.inputs.first().map_or("unknown", |file| file.hash.as_str())

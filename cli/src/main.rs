@@ -12,6 +12,7 @@ mod human;
 mod jobs;
 mod loaded;
 mod output;
+mod papers;
 mod progress;
 mod record;
 mod stdout;

@@ -42,6 +42,16 @@ impl Value {
         }
     }
 
+    /// The value as a number, times in seconds; `None` for what is no number.
+    pub(crate) fn number(&self) -> Option<f64> {
+        match self {
+            Value::Empty | Value::Text(_) | Value::Flag(_) => None,
+            Value::Count(n) => Some(*n as f64),
+            Value::Number(x) => Some(*x),
+            Value::Time(span) => Some(span.as_secs_f64()),
+        }
+    }
+
     /// The value as JSON: text in quotes, nothing as `null`, the rest as in CSV.
     pub(crate) fn json(&self) -> String {
         match self {

@@ -7,7 +7,7 @@ use livemig_core::strategy::{PRESETS, Push, preset};
 use livemig_core::units::{Bytes, Rate, Span, Time};
 use livemig_core::vocabulary::Prepaging;
 use livemig_models::calibration::Calibration;
-use livemig_models::scenario::{Loaded, ScenarioError, load, parse};
+use livemig_models::scenario::{Loaded, ScenarioError, load, parse, parse_with_files};
 use livemig_models::world::{Endpoint, HostId, Incident, Role, Traffic, VmId, Workload};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,22 @@ fn examples() -> PathBuf {
 
 fn read(text: &str) -> Result<Loaded, ScenarioError> {
     parse(text, Path::new(""), "test.toml")
+}
+
+#[test]
+fn a_program_may_carry_the_files_of_a_scenario_inside() {
+    let text = r#"
+schema = 1
+calibration = "costs/own.toml"
+host = [{ name = "a", nics = [{ rate = "1 Gbit/s" }] }, { name = "b", nics = [{ rate = "1 Gbit/s" }] }]
+vm = [{ name = "v", host = "a", memory = "1 GiB" }]
+migrate = { to = "b" }
+"#;
+    let costs = "base = \"ideal\"\nlatency = \"7 us\"\n";
+    let inside = parse_with_files(text, "inside.toml", [("costs/own.toml", costs), ("other.toml", "")]).unwrap();
+    assert_eq!((inside.scenario.name.as_str(), inside.scenario.points[0].world.calibration.latency), ("inside", Span(7000)));
+    let error = parse_with_files(text, "inside.toml", []).unwrap_err().to_string();
+    assert!(error.ends_with("calibration: there is no file `costs/own.toml`"), "{error}");
 }
 
 #[test]

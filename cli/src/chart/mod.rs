@@ -3,6 +3,7 @@
 mod canvas;
 mod comparison;
 mod data;
+pub(crate) mod figures;
 mod palette;
 mod scale;
 mod timeline;
@@ -39,12 +40,20 @@ pub(crate) fn draw(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `timeline-<point>-<strategy>.svg`, with what may not stand in a file name replaced, and a number where that made two alike.
+/// `timeline-<point>-<strategy>.svg`, and a number where that made two alike.
 fn file_name(point: usize, strategy: &str, taken: &mut BTreeSet<String>) -> String {
-    let clean = strategy.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c.to_ascii_lowercase() } else { '-' });
+    unique(&format!("timeline-{point}-{}", clean(strategy)), taken)
+}
+
+/// A name with what may not stand in a file name replaced.
+fn clean(name: &str) -> String {
+    let clean = name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c.to_ascii_lowercase() } else { '-' });
     // File names have at most 255 bytes.
-    let clean: String = clean.take(40).collect();
-    let base = format!("timeline-{point}-{clean}");
+    clean.take(40).collect()
+}
+
+/// The SVG file called `base`, with a number when there is one already.
+fn unique(base: &str, taken: &mut BTreeSet<String>) -> String {
     let names = std::iter::once(format!("{base}.svg")).chain((2..).map(|n| format!("{base}-{n}.svg")));
     let name = names.into_iter().find(|name| !taken.contains(name)).unwrap_or_else(|| format!("{base}.svg"));
     taken.insert(name.clone());

@@ -119,6 +119,23 @@ pub(super) fn percent_ticks(high: f64, most: usize) -> Vec<Tick> {
     numbered(0.0, high * 100.0, most, 0.01)
 }
 
+/// Ticks of a linear axis of plain numbers.
+pub(super) fn number_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
+    numbered(low, high, most, 1.0)
+}
+
+/// Range and ticks of a logarithmic axis of plain numbers that holds `low` to `high`, both above zero: powers of ten.
+pub(super) fn decades(low: f64, high: f64) -> ((f64, f64), Vec<Tick>) {
+    let (first, last) = (libm::floor(libm::log10(low)) as i32, libm::ceil(libm::log10(high)) as i32);
+    let last = last.max(first + 1);
+    let tick = |power: i32| {
+        let decimals = usize::try_from(-power).unwrap_or(0);
+        let value = libm::exp10(f64::from(power));
+        Tick { value, label: format!("{value:.decimals$}") }
+    };
+    ((libm::exp10(f64::from(first)), libm::exp10(f64::from(last))), (first..=last).map(tick).collect())
+}
+
 fn numbered(low: f64, high: f64, most: usize, size: f64) -> Vec<Tick> {
     let values = round_values(low, high, most);
     // The distance of two ticks decides how many decimals tell them apart.
@@ -237,6 +254,14 @@ mod tests {
         assert!(low <= 3e6 && (12.0..=24.0).contains(&(high / 1073741824.0)) && (2..=5).contains(&ticks.len()), "{ticks:?}");
         let ((low, high), ticks) = log_time(1.0, 1.0);
         assert_eq!((low, high, ticks.len()), (1.0, 10.0, 2));
+    }
+
+    #[test]
+    fn plain_axes_have_plain_numbers() {
+        assert_eq!(labels(&number_ticks(0.0, 345.0, 5)), ["0", "100", "200", "300"]);
+        let (range, ticks) = decades(0.03, 76.0);
+        assert_eq!((range, labels(&ticks)), ((0.01, 100.0), vec!["0.01", "0.1", "1", "10", "100"]));
+        assert_eq!(decades(1.0, 1.0).0, (1.0, 10.0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod compare;
 mod list;
 mod plot;
+mod reproduce;
 mod run;
 mod schema;
 
@@ -18,6 +19,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
     match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Compare(args) => compare::run(args),
+        Command::Reproduce(args) => reproduce::run(args),
         Command::List(args) => list::run(args),
         Command::Schema => schema::run(),
         Command::Plot(args) => plot::run(args),

@@ -26,7 +26,8 @@ pub struct Input {
 /// The files of one scenario.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
-    base: PathBuf,
+    /// Where they are; `None` when they are given, and none is on disk.
+    base: Option<PathBuf>,
     texts: BTreeMap<String, Arc<str>>,
     tables: BTreeMap<String, Arc<CsvTable>>,
     curves: BTreeMap<String, Arc<DirtyCurve>>,
@@ -50,7 +51,13 @@ pub(crate) fn hash(content: &[u8]) -> String {
 impl Files {
     /// Files with paths relative to `base`.
     pub(crate) fn new(base: &Path) -> Files {
-        Files { base: base.to_owned(), ..Files::default() }
+        Files { base: Some(base.to_owned()), ..Files::default() }
+    }
+
+    /// Files by the names that scenarios call them.
+    pub(crate) fn in_memory<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Files {
+        let texts = files.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
+        Files { texts, ..Files::default() }
     }
 
     /// The content of a file.
@@ -61,7 +68,7 @@ impl Files {
         if let Some(text) = self.texts.get(name) {
             return Ok(text.clone());
         }
-        let path = self.base.join(name);
+        let path = self.base.as_ref().ok_or_else(|| format!("there is no file `{name}`"))?.join(name);
         let text = read_text(&path).map_err(|problem| format!("cannot read `{}`: {problem}", path.display()))?;
         self.inputs.push(Input { hash: hash(text.as_bytes()), path });
         let text: Arc<str> = text.into();

@@ -71,7 +71,7 @@ pub fn load_with_seed(path: &Path, seed: Option<u64>) -> Result<Loaded, Scenario
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     let base_dir = path.parent().unwrap_or(Path::new(""));
-    let mut loaded = build(&text, base_dir, &file, seed).map_err(|fault| fault.in_document(&file))?;
+    let mut loaded = build(&text, Files::new(base_dir), &file, seed).map_err(|fault| fault.in_document(&file))?;
     loaded.inputs.insert(0, Input { path: path.to_owned(), hash: files::hash(text.as_bytes()) });
     Ok(loaded)
 }
@@ -82,15 +82,27 @@ pub fn load_with_seed(path: &Path, seed: Option<u64>) -> Result<Loaded, Scenario
 /// # Errors
 /// The first thing that is wrong.
 pub fn parse(text: &str, base_dir: &Path, file_name: &str) -> Result<Loaded, ScenarioError> {
-    build(text, base_dir, file_name, None).map_err(|fault| fault.in_document(file_name))
+    build(text, Files::new(base_dir), file_name, None).map_err(|fault| fault.in_document(file_name))
 }
 
-fn build(text: &str, base_dir: &Path, file_name: &str, seed: Option<u64>) -> Result<Loaded, Fault> {
+/// Reads a scenario from `text` like [`parse`], for programs that carry their scenarios inside: `files` are names and contents of
+/// the files that it may refer to, beside which there are no others.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn parse_with_files<'a>(
+    text: &str,
+    file_name: &str,
+    files: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<Loaded, ScenarioError> {
+    build(text, Files::in_memory(files), file_name, None).map_err(|fault| fault.in_document(file_name))
+}
+
+fn build(text: &str, mut files: Files, file_name: &str, seed: Option<u64>) -> Result<Loaded, Fault> {
     let mut root = Node::parse(text)?;
     let written = root.to_json();
     let sweep = Sweep::take(&mut root)?;
     let unswept = (!sweep.is_empty()).then(|| root.clone());
-    let mut files = Files::new(base_dir);
     let mut points = Vec::new();
     let mut head = None;
     let mut total = 0;

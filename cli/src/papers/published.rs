@@ -1,0 +1,211 @@
+//! A published figure, and which value of which scenario stands beside it.
+
+use super::table::Row;
+use crate::record;
+use anyhow::{Result, bail};
+
+/// Columns of `published.csv`.
+pub(super) const COLUMNS: [&str; 14] = [
+    "paper",
+    "figure",
+    "quantity",
+    "unit",
+    "kind",
+    "paper_value",
+    "scenario",
+    "point",
+    "strategy",
+    "vm",
+    "metric",
+    "baseline_strategy",
+    "series",
+    "x",
+];
+
+/// The metric of flows, whose mean rate stands in no column of `metrics.csv`.
+pub(super) const FLOW_RATE: &str = "flow_rate";
+
+/// A reduction, 1 - ours / baseline.
+const REDUCTION: &str = "%";
+/// A factor, baseline / ours.
+const FACTOR: &str = "x";
+
+/// Units, and what they are of the metric's unit (seconds, bytes, bytes per second, or a count).
+const UNITS: [(&str, f64); 22] = [
+    ("", 1.0),
+    (FACTOR, 1.0),
+    (REDUCTION, 0.01),
+    ("count", 1.0),
+    ("ns", 1e-9),
+    ("us", 1e-6),
+    ("ms", 1e-3),
+    ("s", 1.0),
+    ("min", 60.0),
+    ("h", 3600.0),
+    ("B", 1.0),
+    ("KiB", 1024.0),
+    ("MiB", 1_048_576.0),
+    ("GiB", 1_073_741_824.0),
+    ("kB", 1e3),
+    ("MB", 1e6),
+    ("GB", 1e9),
+    ("pages", 4096.0),
+    ("Mbit/s", 125e3),
+    ("Gbit/s", 125e6),
+    ("MB/s", 1e6),
+    ("MiB/s", 1_048_576.0),
+];
+
+/// A row of `published.csv`.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    pub(crate) paper: String,
+    pub(crate) figure: String,
+    pub(crate) quantity: String,
+    pub(crate) unit: String,
+    /// One unit in the metric's unit.
+    pub(super) size: f64,
+    /// What the row proves.
+    pub(crate) kind: String,
+    /// What the paper says, in `unit`; `None` when it says it without a figure.
+    pub(crate) paper_value: Option<f64>,
+    /// The same as it is written, which says how exactly it is known.
+    pub(crate) paper_text: String,
+    pub(crate) scenario: String,
+    /// Index of the point in the scenario's sweep.
+    pub(crate) point: usize,
+    pub(crate) strategy: String,
+    /// Whose value it is.
+    pub(super) of: Selection,
+    /// A column of `metrics.csv`, or [`FLOW_RATE`].
+    pub(crate) metric: String,
+    /// The strategy that the value is relative to.
+    pub(crate) baseline: Option<Baseline>,
+    /// The curve of the figure that the row is on.
+    pub(crate) series: String,
+    /// Where on the horizontal axis.
+    pub(crate) x: String,
+}
+
+/// What a value is relative to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Baseline {
+    pub(crate) strategy: String,
+    pub(super) relation: Relation,
+}
+
+/// How a value is relative to its baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Relation {
+    /// 1 - ours / baseline.
+    Reduction,
+    /// baseline / ours.
+    Factor,
+}
+
+/// Whose value it is: of a VM, or, of [`FLOW_RATE`], of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Selection {
+    /// The run as a whole.
+    Whole,
+    /// The one with this name.
+    One(String),
+    /// The mean of those with such names.
+    Mean(String),
+    /// The sum over those with such names.
+    Sum(String),
+    /// The largest of those with such names.
+    Largest(String),
+}
+
+impl Selection {
+    fn read(text: &str) -> Selection {
+        let inside = |function: &str| {
+            let inside = text.strip_prefix(function)?.strip_prefix('(')?.strip_suffix(')')?;
+            Some(inside.to_owned())
+        };
+        None.or_else(|| inside("mean").map(Selection::Mean))
+            .or_else(|| inside("sum").map(Selection::Sum))
+            .or_else(|| inside("max").map(Selection::Largest))
+            .unwrap_or_else(|| if text == record::WHOLE { Selection::Whole } else { Selection::One(text.to_owned()) })
+    }
+}
+
+impl Published {
+    pub(super) fn read<'a>(
+        row: &Row<'_>,
+        papers: impl Iterator<Item = &'a str>,
+        kinds: impl Iterator<Item = &'a str>,
+    ) -> Result<Published> {
+        let unit = row.text("unit");
+        let Some((_, size)) = UNITS.iter().find(|(name, _)| *name == unit) else {
+            bail!("there is no unit `{unit}`; allowed: {}", UNITS.map(|u| u.0).join(" ").trim());
+        };
+        let metric = row.filled("metric")?;
+        if metric != FLOW_RATE && !record::COLUMNS.iter().any(|(name, _)| *name == metric) {
+            bail!("there is no metric `{metric}`; allowed are {FLOW_RATE} and the columns of metrics.csv");
+        }
+        let point = row.number("point")?.unwrap_or(0.0);
+        if point < 0.0 || point.fract() != 0.0 {
+            bail!("`point` is {point}; expected a whole number from 0");
+        }
+        Ok(Published {
+            paper: known("paper", row.filled("paper")?, papers)?,
+            figure: row.filled("figure")?,
+            quantity: row.filled("quantity")?,
+            size: *size,
+            kind: known("kind", row.filled("kind")?, kinds)?,
+            paper_value: row.number("paper_value")?,
+            paper_text: row.text("paper_value"),
+            scenario: row.filled("scenario")?,
+            point: point as usize,
+            strategy: row.filled("strategy")?,
+            of: Selection::read(&row.filled("vm")?),
+            metric,
+            baseline: baseline(row.text("baseline_strategy"), &unit)?,
+            series: row.text("series"),
+            x: row.text("x"),
+            unit,
+        })
+    }
+}
+
+fn known<'a>(what: &str, name: String, all: impl Iterator<Item = &'a str>) -> Result<String> {
+    let all: Vec<&str> = all.collect();
+    if !all.contains(&name.as_str()) {
+        bail!("{what}s.csv has no {what} `{name}`; it has {}", all.join(", "));
+    }
+    Ok(name)
+}
+
+fn baseline(strategy: String, unit: &str) -> Result<Option<Baseline>> {
+    let relation = match unit {
+        _ if strategy.is_empty() => return Ok(None),
+        REDUCTION => Relation::Reduction,
+        FACTOR => Relation::Factor,
+        other => bail!("with a baseline the unit is `{REDUCTION}` (less than it) or `{FACTOR}` (times less), not `{other}`"),
+    };
+    Ok(Some(Baseline { strategy, relation }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selections_are_names_or_functions_of_patterns() {
+        assert_eq!(Selection::read("*"), Selection::Whole);
+        assert_eq!(Selection::read("vm1"), Selection::One("vm1".into()));
+        assert_eq!(Selection::read("mean(redis*)"), Selection::Mean("redis*".into()));
+        assert_eq!(Selection::read("sum(*)"), Selection::Sum("*".into()));
+        assert_eq!(Selection::read("max(a)"), Selection::Largest("a".into()));
+        assert_eq!(Selection::read("mean"), Selection::One("mean".into()));
+    }
+
+    #[test]
+    fn a_baseline_needs_a_relative_unit() {
+        assert_eq!(baseline(String::new(), "s").unwrap(), None);
+        assert_eq!(baseline("a".into(), "x").unwrap().unwrap().relation, Relation::Factor);
+        assert!(baseline("a".into(), "s").unwrap_err().to_string().contains("not `s`"));
+    }
+}
