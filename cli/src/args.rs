@@ -7,7 +7,8 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0  done
   1  it ran, and the answer is negative: `run`: a migration did not complete;
-     `compare --require-converged`: a migration did not complete or did not converge
+     `compare --require-converged`: a migration did not complete or did not converge;
+     `check`: a metric is not what it was
   2  wrong usage, wrong scenario, or an error
 
 Data goes to standard output, messages and progress to standard error.";
@@ -31,6 +32,9 @@ pub(crate) enum Command {
     /// Run the scenarios of published papers: what each paper says, ours, and the deviation
     #[command(after_help = AFTER_HELP)]
     Reproduce(ReproduceArgs),
+    /// Check that scenarios still give the metrics of a committed baseline
+    #[command(after_help = AFTER_HELP)]
+    Check(CheckArgs),
     /// List strategies and policies with their origin
     List(ListArgs),
     /// Print the JSON Schema of scenario files
@@ -113,6 +117,22 @@ pub(crate) struct ReproduceArgs {
     /// Read scenarios and published figures from this directory instead of using those inside the program
     #[arg(long, value_name = "DIR")]
     pub(crate) from: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The baseline: check.toml with the names of scenarios, and the metrics of each
+    #[arg(value_name = "DIR", default_value = "results/baseline")]
+    pub(crate) directory: PathBuf,
+    /// Write the metrics of now into the baseline
+    #[arg(long)]
+    pub(crate) update: bool,
+    /// How differences are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Number of runs at the same time; results do not depend on it [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
 }
 
 #[derive(Debug, Args)]

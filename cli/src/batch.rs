@@ -162,7 +162,7 @@ pub(crate) fn settings(scenario: &Scenario, job: &Job) -> Settings {
 }
 
 /// How to see a failed run again.
-fn reproduction(loaded: &Loaded, job: &Job) -> String {
+pub(crate) fn reproduction(loaded: &Loaded, job: &Job) -> String {
     let strategy = &loaded.scenario.points[job.point].strategies[job.strategy].name;
     let command = loaded.command("run", Some(strategy));
     format!("{strategy}, point {}, replicate {} failed (reproduce with: {command} --threads 1)", job.point, job.replicate)

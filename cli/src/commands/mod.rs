@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod check;
 mod compare;
 mod list;
 mod plot;
@@ -20,6 +21,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::Run(args) => run::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Reproduce(args) => reproduce::run(args),
+        Command::Check(args) => check::run(args),
         Command::List(args) => list::run(args),
         Command::Schema => schema::run(),
         Command::Plot(args) => plot::run(args),
