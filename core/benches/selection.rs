@@ -32,7 +32,7 @@ fn selection(c: &mut Criterion) {
     for (name, vms) in &families {
         for background in [Load::default(), Load { tx: 20_011, rx: 0 }] {
             let label = format!("{name}, {} Mbit/s in the background", background.tx);
-            group.bench_function(&label, |b| b.iter(|| select_pair(black_box(vms), background)));
+            group.bench_function(&label, |b| b.iter(|| select_pair(black_box(vms), background, 0)));
         }
     }
     group.finish();

@@ -148,6 +148,12 @@ impl Technique {
         if post_copy { Technique::PostCopy } else { Technique::PreCopy }
     }
 
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Technique {
+        Technique::post_copy_if(self == Technique::PreCopy)
+    }
+
     /// The name of its preset.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -1,9 +1,12 @@
 //! Which technique moves each of the VMs that are migrated together.
 
+mod branch;
+mod interfaces;
 mod knapsack;
 mod pair;
 
 pub use crate::strategy::Technique;
+pub use interfaces::select;
 pub use pair::select as select_pair;
 
 use crate::units::Rate;
@@ -27,6 +30,37 @@ impl Load {
     }
 }
 
+/// A VM that is to be migrated, with the interfaces between which it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Moving {
+    /// The source, by its place in [`Interfaces::outgoing`].
+    pub source: u32,
+    /// The destination, by its place in [`Interfaces::incoming`].
+    pub destination: u32,
+    /// What the VM sends and receives through them.
+    pub load: Load,
+}
+
+/// What else competes with migrations, in whole Mbit/s.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    /// What each source sends beside the traffic of those that are migrated.
+    pub outgoing: Vec<u32>,
+    /// What each destination receives beside it.
+    pub incoming: Vec<u32>,
+}
+
+/// A choice of techniques.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// Of each VM.
+    pub techniques: Vec<Technique>,
+    /// What they amount to.
+    pub burden: Burden,
+    /// Whether no other choice is better. Always so where each VM shares its interfaces only with VMs that have the same two.
+    pub proven: bool,
+}
+
 /// How much migrations and the traffic of their VMs get in each other's way. Less is better: first the largest, then the sum, then
 /// the VMs that are post-copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,8 +74,33 @@ pub struct Burden {
 }
 
 impl Burden {
-    /// Of one source, which sends, and one destination, which receives.
-    fn of_pair((source, destination): (u64, u64), post_copied: usize) -> Burden {
-        Burden { largest: source.max(destination), sum: source + destination, post_copied }
+    /// What these techniques amount to.
+    ///
+    /// # Panics
+    /// When a VM names an interface that is not among `interfaces`.
+    #[must_use]
+    pub fn of(vms: &[Moving], interfaces: &Interfaces, techniques: &[Technique]) -> Burden {
+        let loads = |background: &[u32]| background.iter().map(|&load| u64::from(load)).collect::<Vec<u64>>();
+        let (mut outgoing, mut incoming) = (loads(&interfaces.outgoing), loads(&interfaces.incoming));
+        for (vm, technique) in vms.iter().zip(techniques) {
+            match technique {
+                Technique::PreCopy => outgoing[vm.source as usize] += u64::from(vm.load.tx),
+                Technique::PostCopy => incoming[vm.destination as usize] += u64::from(vm.load.rx),
+            }
+        }
+        let all = || outgoing.iter().chain(&incoming).copied();
+        Burden {
+            largest: all().max().unwrap_or(0),
+            sum: all().sum(),
+            post_copied: techniques.iter().filter(|t| **t == Technique::PostCopy).count(),
+        }
+    }
+
+    /// Of one source, which sends, and one destination, which receives; less than `floor` counts as that.
+    fn of_pair((source, destination): (u64, u64), post_copied: usize, floor: u64) -> Burden {
+        Burden { largest: source.max(destination).max(floor), sum: source + destination, post_copied }
     }
 }
+
+#[cfg(test)]
+mod tests;

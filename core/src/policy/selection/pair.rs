@@ -25,18 +25,20 @@ use std::cmp::Reverse;
 const CORE: usize = 16;
 
 /// The techniques for which the larger of the two burdens is least; among equals those with the smaller sum of both, then those with more
-/// VMs pre-copied. `background` is what else the source sends and the destination receives.
+/// VMs pre-copied. `background` is what else the source sends and the destination receives; a burden below `floor` counts as that, as
+/// it does when another interface has so much.
 #[must_use]
-pub fn select(vms: &[Load], background: Load) -> Vec<Technique> {
-    let mut search = Search::new(vms, background);
+pub fn select(vms: &[Load], background: Load, floor: u64) -> Vec<Technique> {
+    let mut search = Search::new(vms, background, floor);
     let mut size = CORE;
     loop {
         let needed = search.undecided();
-        search.search(size.min(search.open.len()));
+        search.search(size.min(needed));
+        // The better the best combination is, the fewer are undecided.
         if search.undecided() <= size {
             return search.best;
         }
-        size = needed.min(2 * size).max(size + 1);
+        size *= 2;
     }
 }
 
@@ -75,16 +77,20 @@ struct Search {
     background: Load,
     /// No combination has a larger burden of less than this, in units of 1 / [`Weight::whole`].
     least: u128,
+    /// Smaller burdens count as this.
+    floor: u64,
     /// Those of whom it is clear that they are post-copied.
     surely_post_copied: usize,
     /// The best combination that is known.
     best: Vec<Technique>,
     burden: Burden,
+    /// No other can be better.
+    settled: bool,
 }
 
 impl Search {
     /// Sorts the VMs and knows the best of the combinations that the sorted list leads through.
-    fn new(vms: &[Load], background: Load) -> Search {
+    fn new(vms: &[Load], background: Load, floor: u64) -> Search {
         // What burdens nothing one way goes that way: the larger burden does not grow, and the sum is smaller.
         let technique = |load: &Load| if load.tx > 0 && load.rx == 0 { Technique::PostCopy } else { Technique::PreCopy };
         let mut best: Vec<Technique> = vms.iter().map(technique).collect();
@@ -96,7 +102,7 @@ impl Search {
         let mut sides: (u64, u64) = (background.tx.into(), background.rx.into());
         sides.0 += sorted.iter().map(|&vm| u64::from(vms[vm].tx)).sum::<u64>();
         let mut weight = Weight { source: 0, destination: 1 };
-        let mut burden = Burden::of_pair(sides, surely_post_copied);
+        let mut burden = Burden::of_pair(sides, surely_post_copied, floor);
         let (mut moved, mut moved_in_best) = (0, 0);
         while sides.0 > sides.1 {
             let Some(&vm) = sorted.get(moved) else {
@@ -106,7 +112,7 @@ impl Search {
             sides = (sides.0 - u64::from(vms[vm].tx), sides.1 + u64::from(vms[vm].rx));
             weight = Weight { source: vms[vm].rx.into(), destination: vms[vm].tx.into() };
             moved += 1;
-            let walked = Burden::of_pair(sides, surely_post_copied + moved);
+            let walked = Burden::of_pair(sides, surely_post_copied + moved, floor);
             if walked < burden {
                 (burden, moved_in_best) = (walked, moved);
             }
@@ -118,11 +124,37 @@ impl Search {
         open.sort_by_key(|o| (o.extra, o.vm));
         let (source, destination) = weight.costs(background);
         let least = open.iter().map(|o| o.cost(weight)).sum::<u128>() + source + destination;
-        Search { open, weight, background, least, surely_post_copied, best, burden }
+        let mut search = Search { open, weight, background, least, floor, surely_post_copied, best, burden, settled: false };
+        search.try_least_sum(vms);
+        search
+    }
+
+    /// Each the way on which it burdens less: the best of all when neither burden is above the floor.
+    fn try_least_sum(&mut self, vms: &[Load]) {
+        let mut sides: (u64, u64) = (self.background.tx.into(), self.background.rx.into());
+        let mut techniques = self.best.clone();
+        for o in &self.open {
+            techniques[o.vm] = Technique::post_copy_if(o.load.rx < o.load.tx);
+        }
+        for (load, technique) in vms.iter().zip(&techniques) {
+            match technique {
+                Technique::PreCopy => sides.0 += u64::from(load.tx),
+                Technique::PostCopy => sides.1 += u64::from(load.rx),
+            }
+        }
+        let post_copied = techniques.iter().filter(|t| **t == Technique::PostCopy).count();
+        let burden = Burden::of_pair(sides, post_copied, self.floor);
+        if burden < self.burden {
+            (self.burden, self.best) = (burden, techniques);
+        }
+        self.settled = sides.0.max(sides.1) <= self.floor;
     }
 
     /// How many of the open VMs may go the costlier way in an optimum. They are the first.
     fn undecided(&self) -> usize {
+        if self.settled {
+            return 0;
+        }
         let most = self.weight.whole() * u128::from(self.burden.largest);
         self.open.partition_point(|o| self.least + o.extra <= most)
     }
@@ -146,6 +178,7 @@ impl Search {
         let mut core: Vec<&Open> = core.iter().collect();
         core.sort_by_key(|o| (Reverse(o.load.tx), o.vm));
         let unit = core.iter().fold(0, |unit, o| gcd(unit, o.load.tx.into()));
+        let floor = self.floor;
         // Taken is who is pre-copied; its value is what the destination is spared, and then the VM itself.
         let base = size as u64 + 1;
         let item = |o: &&Open| Item { weight: u64::from(o.load.tx) / unit, value: u64::from(o.load.rx) * base + 1 };
@@ -158,7 +191,7 @@ impl Search {
         };
         let burden = |weight: u64, value: u64| {
             let destination = all_post_copied - value / base;
-            Burden::of_pair((sides.0 + weight * unit, destination), post_copied + size - (value % base) as usize)
+            Burden::of_pair((sides.0 + weight * unit, destination), post_copied + size - (value % base) as usize, floor)
         };
         let Some(taken) = knapsack::best(&items, bounds, burden) else { return };
         let chosen = items.iter().zip(&taken).filter(|(_, taken)| **taken).map(|(item, _)| item);
@@ -211,7 +244,7 @@ mod tests {
                 Technique::PostCopy => sides.1 += u64::from(vm.rx),
             }
         }
-        Burden::of_pair(sides, techniques.iter().filter(|t| **t == Technique::PostCopy).count())
+        Burden::of_pair(sides, techniques.iter().filter(|t| **t == Technique::PostCopy).count(), 0)
     }
 
     /// Every combination, as the paper does.
@@ -229,27 +262,27 @@ mod tests {
         let vms = [load(200, 400), load(300, 500)];
         let both = burden(&vms, &[Technique::PreCopy; 2], Load::default());
         assert_eq!(both.largest, 500);
-        let chosen = select(&vms, Load::default());
+        let chosen = select(&vms, Load::default(), 0);
         assert_eq!(chosen, [Technique::PostCopy, Technique::PreCopy]);
         assert_eq!(burden(&vms, &chosen, Load::default()).largest, 400);
     }
 
     #[test]
     fn without_traffic_everybody_is_pre_copied() {
-        assert_eq!(select(&[Load::default(); 3], load(7, 9)), [Technique::PreCopy; 3]);
-        assert_eq!(select(&[], load(7, 9)), []);
+        assert_eq!(select(&[Load::default(); 3], load(7, 9), 0), [Technique::PreCopy; 3]);
+        assert_eq!(select(&[], load(7, 9), 0), []);
     }
 
     #[test]
     fn who_sends_only_is_post_copied_and_who_receives_only_is_pre_copied() {
-        assert_eq!(select(&[load(500, 0), load(0, 500)], Load::default()), [Technique::PostCopy, Technique::PreCopy]);
+        assert_eq!(select(&[load(500, 0), load(0, 500)], Load::default(), 0), [Technique::PostCopy, Technique::PreCopy]);
     }
 
     #[test]
     fn background_is_avoided() {
         let vms = [load(100, 100)];
-        assert_eq!(select(&vms, load(50, 0)), [Technique::PostCopy]);
-        assert_eq!(select(&vms, load(0, 50)), [Technique::PreCopy]);
+        assert_eq!(select(&vms, load(50, 0), 0), [Technique::PostCopy]);
+        assert_eq!(select(&vms, load(0, 50), 0), [Technique::PreCopy]);
     }
 
     /// Values that are unrelated, that all have nearly the same ratio, that are alike, or that are huge.
@@ -280,16 +313,16 @@ mod tests {
 
         #[test]
         fn it_is_what_enumeration_finds(vms in vms(16), background in background()) {
-            let chosen = select(&vms, background);
+            let chosen = select(&vms, background, 0);
             prop_assert_eq!(burden(&vms, &chosen, background), enumerated(&vms, background));
         }
 
         #[test]
         fn who_is_fixed_too_early_would_be_missed(vms in vms(40), background in background()) {
             // No search over parts: all open VMs in one go, without a bound.
-            let mut whole = Search::new(&vms, background);
+            let mut whole = Search::new(&vms, background, 0);
             whole.search(whole.open.len());
-            prop_assert_eq!(burden(&vms, &select(&vms, background), background), whole.burden);
+            prop_assert_eq!(burden(&vms, &select(&vms, background, 0), background), whole.burden);
             prop_assert_eq!(burden(&vms, &whole.best, background), whole.burden);
         }
     }
