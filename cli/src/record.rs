@@ -37,7 +37,7 @@ pub(crate) type Column = (&'static str, fn(&Record<'_>) -> Value);
 
 /// The columns of `metrics.csv`: first those that the design fixes, in its order, then further ones. A column per swept key
 /// follows, named by [`sweep_column`].
-pub(crate) const COLUMNS: [Column; 41] = [
+pub(crate) const COLUMNS: [Column; 42] = [
     ("scenario", |r| r.scenario.into()),
     ("point", |r| Value::Count(r.point as u64)),
     ("replicate", |r| Value::Count(r.replicate.into())),
@@ -79,6 +79,7 @@ pub(crate) const COLUMNS: [Column; 41] = [
     ("fault_stall_p50_s", |r| r.metrics.fault_stall_p50.into()),
     ("remote_fault_share", |r| r.metrics.remote_fault_share.into()),
     ("observed_s", |r| Value::Time(r.metrics.observed)),
+    ("bytes_gathered", |r| r.metrics.bytes.gathered.into()),
 ];
 
 /// The column of a swept key.

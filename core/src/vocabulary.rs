@@ -49,13 +49,15 @@ pub struct Routes {
     pub via: Vec<u16>,
     /// How many intermediaries store each page that does not go directly (at least 1 when `via` is not empty).
     pub copies: u16,
+    /// Pages whose content an intermediary has already, from whichever VM, are sent there as a mark and stored once.
+    pub dedup: bool,
 }
 
 impl Routes {
     /// Straight to the destination and no other way.
     #[must_use]
     pub fn direct() -> Routes {
-        Routes { direct: true, via: Vec::new(), copies: 0 }
+        Routes { direct: true, via: Vec::new(), copies: 0, dedup: false }
     }
 }
 
@@ -212,9 +214,16 @@ pub enum Command<P> {
     /// Answer the destination's page requests from now on.
     ServeFaults,
     /// Let the destination ask the source no more; done when every request that reached the source is answered and the
-    /// destination knows where each page is.
+    /// destination has acknowledged where each staged page is.
     RedirectFaults,
-    /// Let the destination fetch what the intermediaries stage.
+    /// Take back what is staged at an intermediary that is gone or is not to be used any more.
+    Reclaim {
+        /// Which one.
+        via: u16,
+    },
+    /// Let the destination fetch what the intermediaries stage: also what is staged from now on, in the order announced. Done when the
+    /// destination has everything, which cannot be before [`Command::RedirectFaults`] is done; fails with [`Failure::PagesLost`] when an
+    /// intermediary that alone had pages dies after the source was released.
     Gather {
         /// At most this fast.
         limit: Option<Rate>,
@@ -295,6 +304,9 @@ pub enum Reply<P> {
         /// When the destination had everything that went to it directly, on the driver's clock.
         at: Time,
     },
+    /// To `Reclaim`: the pages of which, outside of the source, only this intermediary had the newest version, and which the destination
+    /// has not got.
+    Reclaimed(P),
     /// To `Gather`.
     Gathered {
         /// When the destination had everything, on the driver's clock.
@@ -346,6 +358,12 @@ pub enum Failure {
     /// The answer is lost: it is not known whether the command was carried out.
     #[error("the answer is lost")]
     AnswerLost,
+    /// Pages that nobody else had are gone with an intermediary.
+    #[error("{bytes} of pages are lost")]
+    PagesLost {
+        /// How much.
+        bytes: Bytes,
+    },
 }
 
 /// What happened.

@@ -168,7 +168,7 @@ fn strategies_are_presets_with_changes() {
     assert_eq!((throttle.max, throttle.trigger), (0.5, AutoConverge::default().trigger));
 
     let y = &strategies[2].spec;
-    assert_eq!(y.push, Some(Push { prepaging: Prepaging::Bubbling { pivots: 3 } }));
+    assert_eq!(y.push, Some(Push { prepaging: Prepaging::Bubbling { pivots: 3 }, scatter: None }));
     let steps = vec![Escalation::RaiseLimit(Span::from_secs(1)), Escalation::PostCopy, Escalation::Abort];
     let kubevirt = KubeVirt::new(Span::from_millis(300), Span::from_secs(150), steps);
     assert_eq!(y.live.as_ref().unwrap().stop, StopRule::KubeVirt(kubevirt));

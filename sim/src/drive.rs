@@ -183,6 +183,8 @@ impl<F: Fidelity> Engine<'_, F> {
                 let at = self.now + one_way;
                 self.later(m, id, round_trip, Task::Answer(Reply::Gathered { at }));
             }
+            // Nothing is staged anywhere yet.
+            Command::Reclaim { .. } => self.answer(m, id, Reply::Reclaimed(F::Set::default())),
             Command::Watch(watch) => self.start_watch(m, id, watch),
             Command::Release => {
                 let drive = &self.drives[m as usize];
@@ -384,6 +386,7 @@ fn needs_destination<S>(command: &Command<S>) -> bool {
         | Command::Collect { .. }
         | Command::ReturnDirty { .. }
         | Command::Recall { .. }
+        | Command::Reclaim { .. }
         | Command::SetRate { .. }
         | Command::Throttle { .. }
         | Command::Pause

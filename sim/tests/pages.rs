@@ -28,7 +28,7 @@ fn rounds(rounds: u32, skip_redirtied: bool) -> Strategy {
 }
 
 fn push(prepaging: Prepaging) -> Strategy {
-    strategy("post-copy", |s| s.push = Some(Push { prepaging }))
+    strategy("post-copy", |s| s.push = Some(Push { prepaging, scatter: None }))
 }
 
 fn sweep(mib: u64, writes: f64) -> Workload {

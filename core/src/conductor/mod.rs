@@ -114,6 +114,7 @@ impl<P: PageSet> Conductor<P> {
             | Reply::Paused
             | Reply::StateSent { .. }
             | Reply::ServingFaults
+            | Reply::Reclaimed(_)
             | Reply::Gathered { .. }
             | Reply::Aborted => {}
         }

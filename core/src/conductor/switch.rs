@@ -135,7 +135,9 @@ impl<P: PageSet> Conductor<P> {
                 self.fenced = false;
                 self.roll_back(Outcome::Aborted);
             }
-            Failure::Refused(_) | Failure::Unreachable(_) | Failure::AnswerLost => self.end(Outcome::Undecided),
+            Failure::Refused(_) | Failure::Unreachable(_) | Failure::AnswerLost | Failure::PagesLost { .. } => {
+                self.end(Outcome::Undecided)
+            }
         }
     }
 

@@ -127,6 +127,7 @@ impl Ledger {
             | Command::Throttle { .. }
             | Command::DiscardStale { .. }
             | Command::ServeFaults
+            | Command::Reclaim { .. }
             | Command::Watch(_)
             | Command::Abort => return,
         };
@@ -288,6 +289,7 @@ impl Ledger {
             }
             Observation::Faults { count, stall } => self.stalls.record(stall, count),
             Observation::FirstTouches(count) => self.first_touches = self.first_touches.saturating_add(count),
+            Observation::Gathered(bytes) => self.traffic.bytes.gathered += bytes,
             Observation::Staged { via, bytes } => self.staging.set(via, bytes),
             Observation::ShareInForce { at, share } => self.throttle.set(at, share),
             Observation::GuestGap(gap) => self.guest_gap = self.guest_gap.max(Some(gap)),

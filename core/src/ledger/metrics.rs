@@ -166,6 +166,8 @@ pub struct ByteCounts {
     pub disk: Bytes,
     /// Sent before t0.
     pub snapshot: Bytes,
+    /// Fetched by the destination from intermediaries: the second crossing of staged pages.
+    pub gathered: Bytes,
 }
 
 impl ByteCounts {
@@ -177,12 +179,14 @@ impl ByteCounts {
         self.control += o.control;
         self.disk += o.disk;
         self.snapshot += o.snapshot;
+        self.gathered += o.gathered;
     }
 
     /// All of them.
     #[must_use]
     pub fn total(&self) -> Bytes {
-        [self.first, self.resent, self.demand, self.state, self.control, self.disk, self.snapshot].into_iter().sum()
+        let sent = [self.first, self.resent, self.demand, self.state, self.control, self.disk, self.snapshot];
+        sent.into_iter().chain([self.gathered]).sum()
     }
 }
 

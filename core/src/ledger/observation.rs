@@ -35,6 +35,8 @@ pub enum Observation {
         /// Bytes that the VM takes there.
         bytes: Bytes,
     },
+    /// So much more has come from intermediaries to the destination, asked for or not, on the wire.
+    Gathered(Bytes),
     /// The vCPU share that is in force from this moment on.
     ShareInForce {
         /// Since when.

@@ -73,12 +73,14 @@ pub struct Ahead {
     pub passes: u32,
     /// When snapshots are taken from then on.
     pub snapshots: SnapshotPolicy,
+    /// They go to intermediaries (a staging node) instead of the destination, which fetches them after the switch.
+    pub staging: bool,
 }
 
 impl Default for Ahead {
     /// Four passes (Fernando et al., UCC 2016), then snapshots at a fixed interval.
     fn default() -> Ahead {
-        Ahead { passes: 4, snapshots: SnapshotPolicy::Fixed(Fixed::default()) }
+        Ahead { passes: 4, snapshots: SnapshotPolicy::Fixed(Fixed::default()), staging: false }
     }
 }
 
@@ -98,6 +100,50 @@ pub struct LiveCopy {
 pub struct Push {
     /// In which order.
     pub prepaging: Prepaging,
+    /// Pages go to intermediaries too, so that the source is free before the destination has them.
+    pub scatter: Option<Scatter>,
+}
+
+/// Pages go to intermediaries, which keep them until the destination gathers them (Deshpande et al., IEEE CLOUD 2014 and TCC 2015).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scatter {
+    /// Straight to the destination as far as it takes them, the rest to intermediaries (2015); otherwise every page that the destination
+    /// does not ask for goes through intermediaries (2014).
+    pub direct: bool,
+    /// How many intermediaries store each page; at least 1.
+    pub copies: u16,
+    /// How the destination fetches them.
+    pub gather: Gather,
+    /// A page whose content an intermediary has already is not sent again.
+    pub dedup: bool,
+}
+
+/// How the destination fetches what intermediaries stage.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gather {
+    /// At most this fast.
+    pub limit: Option<Rate>,
+    /// From when on.
+    pub when: GatherWhen,
+}
+
+/// When the destination begins to fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GatherWhen {
+    /// While the source still sends.
+    Concurrent,
+    /// When the source is released: until then what the destination takes in is for pages that come straight.
+    AfterEviction,
+}
+
+impl Scatter {
+    /// With one copy of each page, no limit and no deduplication. Straight first: the destination fetches once the source is free, because
+    /// what it takes in is worth more for pages that cross the network once. Otherwise it fetches from the beginning.
+    #[must_use]
+    pub fn new(direct: bool) -> Scatter {
+        let when = if direct { GatherWhen::AfterEviction } else { GatherWhen::Concurrent };
+        Scatter { direct, copies: 1, gather: Gather { limit: None, when }, dedup: false }
+    }
 }
 
 /// How pages travel.
@@ -198,7 +244,7 @@ impl Spec {
         if self.transfer.limit.is_some_and(|r| r.0 <= 0.0) {
             return Err(SpecError::OutOfRange { key: "limit", allowed: "above zero" });
         }
-        if let Some(Push { prepaging: Prepaging::Bubbling { pivots: 0 } }) = self.push {
+        if let Some(Push { prepaging: Prepaging::Bubbling { pivots: 0 }, .. }) = self.push {
             return Err(SpecError::NoPivots);
         }
         if let Some(ahead) = &self.ahead {

@@ -10,5 +10,5 @@ pub(super) const PRESET: Preset = Preset {
     name: "post-copy",
     origin: "Hines, Deshpande and Gopalan, VEE 2009",
     summary: "start the guest at the destination at once; push and fetch its memory after",
-    spec: || Spec { push: Some(Push { prepaging: Prepaging::Bubbling { pivots: PIVOTS } }), ..Spec::default() },
+    spec: || Spec { push: Some(Push { prepaging: Prepaging::Bubbling { pivots: PIVOTS }, scatter: None }), ..Spec::default() },
 };

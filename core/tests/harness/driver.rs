@@ -166,6 +166,7 @@ impl World {
             }
             Command::RedirectFaults => self.order(id, Order::Redirect),
             // Nothing is staged anywhere, so everything has been gathered.
+            Command::Reclaim { .. } => self.done(id, Reply::Reclaimed(Bitmap::default())),
             Command::Gather { .. } => self.done(id, Reply::Gathered { at: self.now }),
             Command::Watch(watch) => self.begin_watch(id, watch),
             Command::Release => {

@@ -162,7 +162,7 @@ fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
         } else {
             SnapshotPolicy::Adaptive(Adaptive::new(fixed, Span(interval.0 * 20), 0.05 + draw.below(90) as f64 / 100.0))
         };
-        *ahead = Ahead { passes: u32::try_from(draw.below(4)).unwrap(), snapshots };
+        *ahead = Ahead { passes: u32::try_from(draw.below(4)).unwrap(), snapshots, staging: false };
         // Snapshots may also be followed by post-copy, with or without rounds before it.
         spec.push = draw.percent(30).then(Push::default);
         if spec.push.is_some() && draw.percent(50) {
@@ -175,7 +175,7 @@ fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
     if let Some(push) = &mut spec.push {
         let pivots = u16::try_from(draw.below(5)).unwrap();
         let prepaging = if pivots == 0 { Prepaging::AddressOrder } else { Prepaging::Bubbling { pivots } };
-        *push = Push { prepaging };
+        *push = Push { prepaging, scatter: None };
     }
     let rate = PAGE_SIZE as f64 / page.as_secs_f64();
     spec.transfer = Transfer {

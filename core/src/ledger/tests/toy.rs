@@ -130,7 +130,7 @@ impl Toy {
             }
             Command::ServeFaults => self.reply(id, Reply::ServingFaults),
             Command::RedirectFaults => self.reply(id, Reply::FaultsRedirected { at: Time(self.now) }),
-            Command::Gather { .. } => unreachable!("no intermediaries"),
+            Command::Reclaim { .. } | Command::Gather { .. } => unreachable!("no intermediaries"),
             Command::Watch(watch) => {
                 let end = if self.sends.iter().any(|s| s.id == watch.send) { WatchEnd::Below } else { WatchEnd::SendEnded };
                 let rate = Rate(if self.below(3) == 0 { 1e9 } else { 1e3 });

@@ -108,8 +108,7 @@ fn apply(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Faul
 
 fn apply_ahead(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Fault> {
     if let Some(at) = &options.snapshots {
-        let passes = spec.ahead.as_ref().map_or(Ahead::default().passes, |a| a.passes);
-        spec.ahead = Some(Ahead { passes, snapshots: snapshots(&at.value) });
+        spec.ahead = Some(Ahead { snapshots: snapshots(&at.value), ..spec.ahead.take().unwrap_or_default() });
     }
     if let Some(at) = &options.passes {
         let ahead = spec.ahead.as_mut();
