@@ -170,7 +170,7 @@ pub(crate) mod tests {
                      remote_faults, fault_stall_mean_s, fault_stall_p99_s, work_lost_s, degradation, throttle_s, exposure_s, \
                      intermediary_peak_bytes";
         let further = "requested_s, preparation_s, downtime_memory_s, downtime_state_s, downtime_activation_s, fault_stall_p50_s, \
-                       remote_fault_share, observed_s, sweep.host.dst.reception";
+                       remote_fault_share, observed_s, bytes_gathered, sweep.host.dst.reception";
         let sweep = [("host.dst.reception".to_owned(), "131 Mbit/s".to_owned())];
         assert_eq!(header(&sweep).join(", "), format!("{fixed}, {further}"));
     }

@@ -136,7 +136,7 @@ impl<P: PageSet> Conductor<P> {
                 self.roll_back(Outcome::Aborted);
             }
             Failure::Refused(_) | Failure::Unreachable(_) | Failure::AnswerLost | Failure::PagesLost { .. } => {
-                self.end(Outcome::Undecided)
+                self.end(Outcome::Undecided);
             }
         }
     }
