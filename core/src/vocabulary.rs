@@ -402,20 +402,11 @@ pub enum Event<P> {
         /// Of a send: the pages that were not acknowledged; empty otherwise.
         unsent: P,
     },
-    /// An intermediary has stored pages.
-    Staged {
-        /// Which one.
-        via: u16,
-        /// The pages.
-        set: P,
-        /// Bytes that they take there, after deduplication.
-        stored: Bytes,
-    },
-    /// An intermediary has no room for pages.
+    /// An intermediary has no room for more. What it has it keeps.
     StageRefused {
         /// Which one.
         via: u16,
-        /// The pages, which are the source's again.
+        /// Pages that have left their send and are the migration's again.
         set: P,
     },
     /// The link to a peer is cut; sends over it stand still.

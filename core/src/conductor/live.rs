@@ -61,7 +61,8 @@ impl<P: PageSet> Conductor<P> {
             | State::Preparation
             | State::Switch(_)
             | State::Push(_)
-            | State::Release
+            | State::Release(_)
+            | State::Gather(_)
             | State::Rollback(_)
             | State::Ended(_) => None,
         }
@@ -70,7 +71,7 @@ impl<P: PageSet> Conductor<P> {
     /// The pages of a round are here. They may also be those that were to join a send that has ended meanwhile.
     pub(super) fn round_collected(&mut self, now: Time, set: P) {
         let to_send = set.len();
-        let send = self.send(set, self.rounds, None);
+        let send = self.send(set, self.rounds);
         self.rounds = self.rounds.saturating_add(1);
         let watch = self.watch(now, send);
         self.state = State::LiveCopy(LiveCopy { started: now, to_send, step: Step::Sending { send, watch } });

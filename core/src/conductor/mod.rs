@@ -3,16 +3,21 @@
 //! A migration passes through stages, each a state with the data that it needs and a file of its own:
 //!
 //! ```text
-//! Waiting -> Preparation -> Snapshots -> LiveCopy -> Switch -> Push -> Release -> Ended
-//!                 |             |           |           |                           ^
-//!                 +-------------+-----------+-----------+--> Rollback --------------+
+//! Waiting -> Preparation -> Snapshots -> LiveCopy -> Switch -> Push -> Release -> Gather -> Ended
+//!                 |             |           |           |                                     ^
+//!                 +-------------+-----------+-----------+--> Rollback ------------------------+
 //! ```
 //!
 //! The [`Spec`] says which stages take part. Up to the moment at which `Resume` at the destination is ordered every failure
 //! leads to `Rollback`, because the source still has everything. From then on the source is *fenced*: it runs the guest again
 //! only when the destination proves that it never started it.
+//!
+//! Pages may be staged at intermediaries ([`intermediaries`]). Where a staged page is the driver knows, and nobody else: the
+//! conductor names the hosts, takes back what a failed one had, and releases the source once the destination knows every place.
 
 mod desk;
+mod gather;
+mod intermediaries;
 mod live;
 mod preparation;
 mod push;
@@ -23,17 +28,19 @@ mod switch;
 use crate::machine::{Ending, Migration, Outcome, PeerError, Phase};
 use crate::pages::PageSet;
 use crate::policy::timeout::OnTimeout;
-use crate::strategy::{Push, Spec};
+use crate::strategy::Spec;
 use crate::units::{Bytes, Share, Time};
-use crate::vocabulary::{CmdId, Command, Event, Failure, Peer, Region, Reply, Routes, Send, SendClass, Sent, Side};
+use crate::vocabulary::{CmdId, Command, Event, Failure, Peer, Prepaging, Region, Reply, Send, SendClass, Sent, Side};
 use desk::{Desk, Kind};
+pub use gather::Remainder;
+use intermediaries::Intermediaries;
 
 /// The state machine of one migration.
 #[derive(Debug)]
 pub struct Conductor<P> {
     spec: Spec,
     memory: Bytes,
-    intermediaries: Vec<u16>,
+    intermediaries: Intermediaries,
     desk: Desk<P>,
     state: State<P>,
     /// When the migration was requested, once it was.
@@ -62,7 +69,8 @@ enum State<P> {
     LiveCopy(live::LiveCopy),
     Switch(switch::Switch<P>),
     Push(push::Pushing<P>),
-    Release,
+    Release(gather::Fetching),
+    Gather(gather::Fetching),
     Rollback(rollback::Rollback),
     Ended(Ending),
 }
@@ -73,6 +81,7 @@ impl<P: PageSet> Conductor<P> {
     pub fn new(spec: Spec, memory: Bytes, intermediaries: Vec<u16>) -> Conductor<P> {
         debug_assert_eq!(spec.check(), Ok(()));
         let converged = spec.live.is_none();
+        let intermediaries = Intermediaries::new(intermediaries, spec.uses_intermediaries());
         Conductor {
             spec,
             memory,
@@ -104,8 +113,10 @@ impl<P: PageSet> Conductor<P> {
             Reply::Watched(watched) => self.watched(now, id, watched),
             Reply::Discarded(set) => self.discarded(set),
             Reply::Resumed { .. } => self.resumed(),
-            Reply::FaultsRedirected { .. } => self.release(),
-            Reply::Released => self.end(Outcome::Completed),
+            Reply::FaultsRedirected { .. } => self.redirected(),
+            Reply::Reclaimed(set) => self.reclaimed(set),
+            Reply::Released => self.begin_gather(),
+            Reply::Gathered { .. } => self.gathered(),
             // These matter only in that they are no longer outstanding.
             Reply::Returned
             | Reply::RecallNoted
@@ -114,8 +125,6 @@ impl<P: PageSet> Conductor<P> {
             | Reply::Paused
             | Reply::StateSent { .. }
             | Reply::ServingFaults
-            | Reply::Reclaimed(_)
-            | Reply::Gathered { .. }
             | Reply::Aborted => {}
         }
         self.advance(now);
@@ -128,7 +137,7 @@ impl<P: PageSet> Conductor<P> {
             State::LiveCopy(_) => self.round_collected(now, set),
             State::Switch(_) => self.rest_collected(set),
             State::Rollback(_) => self.give_back(set),
-            State::Waiting | State::Preparation | State::Push(_) | State::Release | State::Ended(_) => {
+            State::Waiting | State::Preparation | State::Push(_) | State::Release(_) | State::Gather(_) | State::Ended(_) => {
                 unreachable!("nothing is collected in phase {}", self.phase().name())
             }
         }
@@ -140,7 +149,7 @@ impl<P: PageSet> Conductor<P> {
             State::Snapshots(_) => self.snapshot_sent(now, id, sent),
             State::LiveCopy(_) => self.round_sent(now, id, sent),
             State::Switch(_) | State::Push(_) | State::Rollback(_) => {}
-            State::Waiting | State::Preparation | State::Release | State::Ended(_) => {
+            State::Waiting | State::Preparation | State::Release(_) | State::Gather(_) | State::Ended(_) => {
                 unreachable!("nothing is sent in phase {}", self.phase().name())
             }
         }
@@ -154,7 +163,11 @@ impl<P: PageSet> Conductor<P> {
 
     fn failed(&mut self, now: Time, kind: Kind, failure: Failure, sent: Sent, unsent: P) {
         self.sent += sent.wire;
-        match &mut self.state {
+        if kind == Kind::Reserve && self.reserve_without(failure) {
+            return;
+        }
+        match &self.state {
+            State::Snapshots(_) if has_lost_its_way(kind, failure) => self.snapshot_unsent(now, unsent),
             State::Preparation | State::Snapshots(_) | State::LiveCopy(_) => {
                 self.give_back(unsent);
                 self.roll_back(Outcome::Aborted);
@@ -165,8 +178,10 @@ impl<P: PageSet> Conductor<P> {
                 self.roll_back(Outcome::Aborted);
             }
             State::Push(_) => self.push_failed(now, unsent, kind),
+            State::Release(_) | State::Gather(_) if kind == Kind::Gather => self.gather_failed(now, failure),
             // The source is gone, and with it everything that was to be freed.
-            State::Release => self.end(Outcome::Completed),
+            State::Release(_) => self.begin_gather(),
+            State::Gather(_) => {}
             State::Rollback(_) => self.give_back(unsent),
             State::Waiting | State::Ended(_) => unreachable!("nothing is outstanding at {now}"),
         }
@@ -180,7 +195,8 @@ impl<P: PageSet> Conductor<P> {
             State::Switch(_) => self.advance_switch(),
             State::Push(_) => self.advance_push(),
             State::Rollback(_) => self.advance_rollback(),
-            State::Waiting | State::Preparation | State::LiveCopy(_) | State::Release | State::Ended(_) => {}
+            State::LiveCopy(_) => self.reclaim_next(),
+            State::Waiting | State::Preparation | State::Release(_) | State::Gather(_) | State::Ended(_) => {}
         }
     }
 
@@ -194,28 +210,47 @@ impl<P: PageSet> Conductor<P> {
         self.desk.order(Command::Collect { region: Region::Memory, limit: None, into });
     }
 
-    /// Sends pages straight to the destination, as part of the current round.
-    fn send(&mut self, set: P, round: u32, push: Option<Push>) -> CmdId {
+    /// Sends pages as part of the current round, by the routes of the current stage.
+    fn send(&mut self, set: P, round: u32) -> CmdId {
+        let class = match &self.state {
+            State::Snapshots(_) => SendClass::Snapshot,
+            State::Waiting
+            | State::Preparation
+            | State::LiveCopy(_)
+            | State::Switch(_)
+            | State::Push(_)
+            | State::Release(_)
+            | State::Gather(_)
+            | State::Rollback(_)
+            | State::Ended(_) => {
+                if round == 0 {
+                    SendClass::First
+                } else {
+                    SendClass::Resend
+                }
+            }
+        };
+        self.send_as(set, round, class, Prepaging::default())
+    }
+
+    fn send_as(&mut self, set: P, round: u32, class: SendClass, order: Prepaging) -> CmdId {
+        let live = matches!(self.state, State::LiveCopy(_));
         self.desk.order(Command::Send(Send {
             set,
             region: Region::Memory,
-            routes: Routes::direct(),
+            routes: self.routes(),
             streams: self.spec.transfer.streams,
-            class: match &self.state {
-                State::Snapshots(_) => SendClass::Snapshot,
-                _ if round == 0 => SendClass::First,
-                _ => SendClass::Resend,
-            },
+            class,
             round,
-            skip_redirtied: matches!(self.state, State::LiveCopy(_)) && self.spec.live.as_ref().is_some_and(|l| l.skip_redirtied),
-            order: push.map_or_else(Default::default, |p| p.prepaging),
+            skip_redirtied: live && self.spec.live.as_ref().is_some_and(|l| l.skip_redirtied),
+            order,
         }))
     }
 
-    fn release(&mut self) {
+    fn release(&mut self, fetching: gather::Fetching) {
         assert!(self.fenced, "a source is released only after the guest has started elsewhere");
         self.desk.order(Command::Release);
-        self.state = State::Release;
+        self.state = State::Release(fetching);
     }
 
     fn end(&mut self, outcome: Outcome) {
@@ -228,7 +263,7 @@ impl<P: PageSet> Conductor<P> {
             State::Preparation | State::Snapshots(_) | State::LiveCopy(_) => self.roll_back(Outcome::Cancelled),
             State::Switch(_) if !self.fenced => self.roll_back(Outcome::Cancelled),
             State::Rollback(_) => {}
-            State::Switch(_) | State::Push(_) | State::Release | State::Ended(_) => {
+            State::Switch(_) | State::Push(_) | State::Release(_) | State::Gather(_) | State::Ended(_) => {
                 return Err(PeerError::TooLate { phase: self.phase() });
             }
         }
@@ -237,7 +272,7 @@ impl<P: PageSet> Conductor<P> {
 
     fn peer_dead(&mut self, now: Time, peer: Peer, recoverable: bool) -> Result<(), PeerError> {
         match peer {
-            Peer::Intermediary(_) => return Err(PeerError::UnknownPeer { peer, phase: self.phase() }),
+            Peer::Intermediary(via) => return self.intermediary_dead(via, recoverable),
             Peer::Source | Peer::Destination if recoverable => {
                 self.link_lost.get_or_insert(now);
             }
@@ -254,12 +289,9 @@ impl<P: PageSet> Conductor<P> {
             }
             // Once the destination may have started the guest, its answer tells what became of it, if it ever comes.
             State::Switch(switch) => self.end(if self.fenced && switch.all_sent() { Outcome::Undecided } else { Outcome::Lost }),
-            State::Push(pushing) => {
-                let arrived = pushing.nothing_unsent() && !self.desk.any_open(&[Kind::Send]);
-                self.end(if arrived { Outcome::Completed } else { Outcome::Lost });
-            }
-            State::Release => self.end(Outcome::Completed),
-            State::Ended(_) => {}
+            State::Push(_) => self.source_dead_in_push(),
+            State::Release(_) => self.begin_gather(),
+            State::Gather(_) | State::Ended(_) => {}
         }
     }
 
@@ -270,7 +302,7 @@ impl<P: PageSet> Conductor<P> {
             State::Switch(_) if !self.fenced => self.roll_back(Outcome::Aborted),
             // It may have run the guest for a moment: nobody can know, so nobody starts it again.
             State::Switch(_) => self.end(Outcome::Undecided),
-            State::Push(_) | State::Release => self.end(Outcome::Lost),
+            State::Push(_) | State::Release(_) | State::Gather(_) => self.end(Outcome::Lost),
         }
     }
 
@@ -337,14 +369,16 @@ impl<P: PageSet> Migration<P> for Conductor<P> {
                 }
                 Ok(())
             }
-            Event::Staged { via, .. } | Event::StageRefused { via, .. } => {
-                Err(PeerError::UnknownPeer { peer: Peer::Intermediary(via), phase: self.phase() })
+            Event::StageRefused { via, set } => self.stage_refused(now, via, set),
+            Event::LinkLost(Peer::Intermediary(via)) | Event::LinkRestored(Peer::Intermediary(via)) => {
+                // What went that way stands still there; everything else goes on.
+                self.know(via)
             }
-            Event::LinkLost(_) => {
+            Event::LinkLost(Peer::Source | Peer::Destination) => {
                 self.link_lost.get_or_insert(now);
                 Ok(())
             }
-            Event::LinkRestored(_) => {
+            Event::LinkRestored(Peer::Source | Peer::Destination) => {
                 self.link_lost = None;
                 self.advance(now);
                 Ok(())
@@ -357,6 +391,7 @@ impl<P: PageSet> Migration<P> for Conductor<P> {
         self.check_timeouts(now);
         self.wake_snapshots(now);
         self.retry_push(now);
+        self.retry_gather(now);
     }
 
     fn poll(&mut self) -> Option<(CmdId, Command<P>)> {
@@ -366,12 +401,13 @@ impl<P: PageSet> Migration<P> for Conductor<P> {
     fn deadline(&self) -> Option<Time> {
         let retry = match &self.state {
             State::Push(pushing) => pushing.retry_at(),
+            State::Gather(fetching) => fetching.retry_at(),
             State::Waiting
             | State::Preparation
             | State::Snapshots(_)
             | State::LiveCopy(_)
             | State::Switch(_)
-            | State::Release
+            | State::Release(_)
             | State::Rollback(_)
             | State::Ended(_) => None,
         };
@@ -386,7 +422,8 @@ impl<P: PageSet> Migration<P> for Conductor<P> {
             State::LiveCopy(_) => Phase::LiveCopy,
             State::Switch(_) => Phase::Switch,
             State::Push(_) => Phase::Push,
-            State::Release => Phase::Release,
+            State::Release(_) => Phase::Release,
+            State::Gather(_) => Phase::Gather,
             State::Rollback(_) => Phase::Rollback,
             State::Ended(_) => Phase::Ended,
         }
@@ -401,7 +438,8 @@ impl<P: PageSet> Migration<P> for Conductor<P> {
             | State::LiveCopy(_)
             | State::Switch(_)
             | State::Push(_)
-            | State::Release
+            | State::Release(_)
+            | State::Gather(_)
             | State::Rollback(_) => None,
         }
     }
@@ -415,4 +453,9 @@ impl<P: PageSet> Conductor<P> {
         }
         self.desk.order(Command::Resume { side });
     }
+}
+
+/// Whether a send has failed only because no intermediary was left that it could go to.
+fn has_lost_its_way(kind: Kind, failure: Failure) -> bool {
+    kind == Kind::Send && matches!(failure, Failure::Unreachable(Peer::Intermediary(_)))
 }

@@ -18,7 +18,8 @@ impl<P: PageSet> Conductor<P> {
             | State::LiveCopy(_)
             | State::Switch(_)
             | State::Push(_)
-            | State::Release
+            | State::Release(_)
+            | State::Gather(_)
             | State::Rollback(_)
             | State::Ended(_) => return Err(PeerError::TooLate { phase: self.phase() }),
         }
@@ -36,7 +37,8 @@ impl<P: PageSet> Conductor<P> {
             | State::LiveCopy(_)
             | State::Switch(_)
             | State::Push(_)
-            | State::Release
+            | State::Release(_)
+            | State::Gather(_)
             | State::Rollback(_)
             | State::Ended(_) => return Err(PeerError::TooLate { phase: self.phase() }),
         }
@@ -45,8 +47,9 @@ impl<P: PageSet> Conductor<P> {
         Ok(())
     }
 
-    fn reserve(&mut self) {
-        self.desk.order(Command::Reserve { memory: self.memory, intermediaries: self.intermediaries.clone() });
+    pub(super) fn reserve(&mut self) {
+        let intermediaries = self.intermediaries.usable().to_vec();
+        self.desk.order(Command::Reserve { memory: self.memory, intermediaries });
         self.state = State::Preparation;
     }
 

@@ -48,7 +48,8 @@ impl<P: PageSet> Conductor<P> {
             | State::LiveCopy(_)
             | State::Switch(_)
             | State::Push(_)
-            | State::Release
+            | State::Release(_)
+            | State::Gather(_)
             | State::Rollback(_)
             | State::Ended(_) => None,
         }
@@ -59,7 +60,7 @@ impl<P: PageSet> Conductor<P> {
         if set.is_empty() {
             return self.sleep(now, Span::ZERO);
         }
-        let send = self.send(set, self.rounds, None);
+        let send = self.send(set, self.rounds);
         self.rounds += 1;
         self.snapshots().expect("still in snapshots").step = Step::Sending { send, started: now };
     }
@@ -81,6 +82,14 @@ impl<P: PageSet> Conductor<P> {
         }
     }
 
+    /// A snapshot has lost its way: what it has not sent is dirty again and waits for the next.
+    pub(super) fn snapshot_unsent(&mut self, now: Time, unsent: P) {
+        self.give_back(unsent);
+        if matches!(self.snapshots(), Some(Snapshots { step: Step::Sending { .. }, .. })) {
+            self.sleep(now, Span::ZERO);
+        }
+    }
+
     fn sleep(&mut self, now: Time, sending: Span) {
         let Some(ahead) = &mut self.spec.ahead else { return };
         let until = now + ahead.snapshots.sleep(sending);
@@ -99,7 +108,8 @@ impl<P: PageSet> Conductor<P> {
             | State::LiveCopy(_)
             | State::Switch(_)
             | State::Push(_)
-            | State::Release
+            | State::Release(_)
+            | State::Gather(_)
             | State::Rollback(_)
             | State::Ended(_) => None,
         }
@@ -135,7 +145,8 @@ impl<P: PageSet> Conductor<P> {
 
     /// Goes on with what is left, once nothing of the snapshots is outstanding.
     pub(super) fn advance_snapshots(&mut self, now: Time) {
-        const UNDER_WAY: [Kind; 4] = [Kind::Send, Kind::Collect, Kind::ReturnDirty, Kind::PeekDirty];
+        const UNDER_WAY: [Kind; 5] = [Kind::Send, Kind::Collect, Kind::ReturnDirty, Kind::PeekDirty, Kind::Reclaim];
+        self.reclaim_next();
         let open = self.desk.any_open(&UNDER_WAY);
         let Some(&mut Snapshots { step: Step::Requested, last, .. }) = self.snapshots() else { return };
         if open {

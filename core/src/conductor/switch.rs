@@ -15,6 +15,8 @@ pub(super) struct Switch<P> {
     /// How the rest is pushed after it; without, the rest is sent within.
     push: Option<Push>,
     step: Step<P>,
+    /// An intermediary has failed with pages that belong to the rest: it is collected once more.
+    again: bool,
 }
 
 #[derive(Debug)]
@@ -54,7 +56,7 @@ impl<P: PageSet> Conductor<P> {
         if push.is_some() {
             self.desk.order(Command::ServeFaults);
         }
-        self.state = State::Switch(Switch { push, step: Step::Stopping });
+        self.state = State::Switch(Switch { push, step: Step::Stopping, again: false });
     }
 
     /// The rest has been collected.
@@ -69,7 +71,7 @@ impl<P: PageSet> Conductor<P> {
             self.settle(P::default());
         } else {
             switch.step = Step::Sending;
-            self.send(rest, self.rounds, None);
+            self.send(rest, self.rounds);
         }
     }
 
@@ -95,26 +97,49 @@ impl<P: PageSet> Conductor<P> {
             | State::Preparation
             | State::LiveCopy(_)
             | State::Push(_)
-            | State::Release
+            | State::Release(_)
+            | State::Gather(_)
             | State::Ended(_) => unreachable!("nothing is being dropped"),
         }
     }
 
     pub(super) fn advance_switch(&mut self) {
-        const UNSETTLED: [Kind; 5] = [Kind::Pause, Kind::Send, Kind::Collect, Kind::ReturnDirty, Kind::PeekDirty];
-        const STARTING: [Kind; 3] = [Kind::SendState, Kind::DiscardStale, Kind::ServeFaults];
+        const UNSETTLED: [Kind; 6] = [Kind::Pause, Kind::Send, Kind::Collect, Kind::ReturnDirty, Kind::PeekDirty, Kind::Reclaim];
+        const STARTING: [Kind; 5] = [Kind::SendState, Kind::DiscardStale, Kind::ServeFaults, Kind::Reclaim, Kind::ReturnDirty];
+        if !matches!(self.state, State::Switch(_)) {
+            return;
+        }
+        self.reclaim_next();
         let State::Switch(switch) = &mut self.state else { return };
         match &mut switch.step {
             Step::Stopping if !self.desk.any_open(&UNSETTLED) => {
                 switch.step = Step::Collecting;
+                switch.again = false;
                 self.collect(None);
             }
             Step::Sending if !self.desk.any_open(&[Kind::Send]) => self.settle(P::default()),
+            Step::Settling { rest } if switch.again && !self.desk.any_open(&STARTING) => {
+                let rest = std::mem::take(rest);
+                switch.step = Step::Stopping;
+                self.give_back(rest);
+                self.advance_switch();
+            }
             Step::Settling { rest } if !self.desk.any_open(&STARTING) => {
                 switch.step = Step::Starting { rest: std::mem::take(rest) };
                 self.resume_at(Side::Destination);
             }
             Step::Stopping | Step::Collecting | Step::Sending | Step::Settling { .. } | Step::Starting { .. } => {}
+        }
+    }
+
+    /// Pages that only a failed intermediary had belong to the rest. Once the guest is being started they are merely pushed.
+    pub(super) fn switch_reclaimed(&mut self, set: P) {
+        let State::Switch(switch) = &mut self.state else { unreachable!("only the switch takes pages back here") };
+        if let Step::Starting { rest } = &mut switch.step {
+            rest.merge(set);
+        } else if !set.is_empty() {
+            switch.again = true;
+            self.give_back(set);
         }
     }
 
@@ -125,7 +150,7 @@ impl<P: PageSet> Conductor<P> {
         let rest = std::mem::take(rest);
         match switch.push {
             Some(push) => self.begin_push(rest, push),
-            None => self.release(),
+            None => self.release(super::gather::Fetching::default()),
         }
     }
 

@@ -9,6 +9,7 @@ mod hybrid;
 mod post_copy;
 mod pre_copy;
 mod quick_eviction;
+mod scatter_gather;
 mod stop_and_copy;
 
 use crate::policy::snapshot::{Fixed, SnapshotPolicy};
@@ -20,8 +21,15 @@ use crate::vocabulary::Prepaging;
 use serde::{Deserialize, Serialize};
 
 /// Every preset, in the order in which they are listed and compared.
-pub const PRESETS: [Preset; 6] =
-    [stop_and_copy::PRESET, pre_copy::PRESET, post_copy::PRESET, hybrid::PRESET, quick_eviction::PRESET, cpu_scheduling::PRESET];
+pub const PRESETS: [Preset; 7] = [
+    stop_and_copy::PRESET,
+    pre_copy::PRESET,
+    post_copy::PRESET,
+    hybrid::PRESET,
+    scatter_gather::PRESET,
+    quick_eviction::PRESET,
+    cpu_scheduling::PRESET,
+];
 
 /// A strategy under the name by which users call it.
 #[derive(Clone, Copy, Debug)]
@@ -216,6 +224,9 @@ pub enum SpecError {
     /// No streams.
     #[error("`streams` must be at least 1")]
     NoStreams,
+    /// Staged snapshots that the destination could not fetch.
+    #[error("`staging` needs a push: the destination fetches what is staged after the guest has started there")]
+    StagingWithoutPush,
     /// No pivots.
     #[error("`pivots` must be at least 1")]
     NoPivots,
@@ -233,6 +244,12 @@ pub enum SpecError {
 }
 
 impl Spec {
+    /// Whether pages may go to intermediaries.
+    #[must_use]
+    pub fn uses_intermediaries(&self) -> bool {
+        self.push.is_some_and(|p| p.scatter.is_some()) || self.ahead.as_ref().is_some_and(|a| a.staging)
+    }
+
     /// Checks the composition and the ranges of its parameters.
     ///
     /// # Errors
@@ -247,7 +264,18 @@ impl Spec {
         if let Some(Push { prepaging: Prepaging::Bubbling { pivots: 0 }, .. }) = self.push {
             return Err(SpecError::NoPivots);
         }
+        if let Some(scatter) = self.push.and_then(|p| p.scatter) {
+            if scatter.copies == 0 {
+                return Err(SpecError::OutOfRange { key: "copies", allowed: "at least 1" });
+            }
+            if scatter.gather.limit.is_some_and(|r| r.0 <= 0.0) {
+                return Err(SpecError::OutOfRange { key: "gather_limit", allowed: "above zero" });
+            }
+        }
         if let Some(ahead) = &self.ahead {
+            if ahead.staging && self.push.is_none() {
+                return Err(SpecError::StagingWithoutPush);
+            }
             ahead.snapshots.check()?;
         }
         if let Some(live) = &self.live {

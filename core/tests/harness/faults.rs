@@ -2,7 +2,7 @@
 
 use livemig_core::machine::{Migration, Phase};
 use livemig_core::pages::Bitmap;
-use livemig_core::units::{Bytes, Span};
+use livemig_core::units::Span;
 use livemig_core::vocabulary::{Event, Peer, Reply, Side};
 
 use super::channel::Lane;
@@ -240,7 +240,7 @@ impl World {
     /// The machine refuses what makes no sense, and goes on as if it had not been said.
     fn talk_nonsense(&mut self) {
         let phase = self.phase();
-        let unknown = Event::Staged { via: 7, set: Bitmap::default(), stored: Bytes::ZERO };
+        let unknown = Event::StageRefused { via: 7, set: Bitmap::default() };
         let mut said = vec![unknown, Event::PeerDead { peer: Peer::Intermediary(7), recoverable: false }];
         if phase != Phase::Waiting && self.timing.notice.is_none() {
             said.push(Event::Requested);
