@@ -167,7 +167,6 @@ impl World {
             // Nothing is staged anywhere, so everything has been gathered.
             Command::Reclaim { .. } => self.done(id, Reply::Reclaimed(Bitmap::default())),
             Command::Gather { .. } => self.done(id, Reply::Gathered { at: self.now }),
-            Command::Reclaim { .. } => self.done(id, Reply::Reclaimed(Bitmap::default())),
             Command::Watch(watch) => self.begin_watch(id, watch),
             Command::Release => {
                 self.check_release();
