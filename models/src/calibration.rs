@@ -42,6 +42,12 @@ pub struct Calibration {
     pub zero_page: Bytes,
     /// Wire bytes of a control message.
     pub control_message: Bytes,
+    /// Wire bytes by which the destination is told where one staged page is.
+    pub location_message: Bytes,
+    /// Wire bytes by which an intermediary is asked whether it has the content of one page.
+    pub probe: Bytes,
+    /// Time of the thread that gathers staged pages, per page, beside the page's transfer: it asks for one block after the other.
+    pub gather_per_page: Span,
     /// Rate at which a host without a rate of its own frees memory for an arriving guest; above 0.
     pub swap: Rate,
 }
@@ -187,6 +193,12 @@ keys! {
     zero_page: Bytes => std::convert::identity,
     /// Wire bytes of a control message.
     control_message: Bytes => std::convert::identity,
+    /// Wire bytes by which the destination is told where one staged page is.
+    location_message: Bytes => std::convert::identity,
+    /// Wire bytes by which an intermediary is asked whether it has the content of one page.
+    probe: Bytes => std::convert::identity,
+    /// Time of the thread that gathers staged pages, per page, beside the page's transfer: it asks for one block after the other.
+    gather_per_page: Span => std::convert::identity,
     /// Rate at which a host without a rate of its own frees memory for an arriving guest; above 0.
     swap: Rate => std::convert::identity,
 }
@@ -212,6 +224,9 @@ impl Keys {
             page_header: Bytes::ZERO,
             zero_page: Bytes::ZERO,
             control_message: Bytes::ZERO,
+            location_message: Bytes::ZERO,
+            probe: Bytes::ZERO,
+            gather_per_page: Span::ZERO,
             swap: Rate::ZERO,
         })
     }

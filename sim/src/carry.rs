@@ -1,21 +1,41 @@
 //! Transfers on flows: which transfer has the migration's bandwidth, when it is over, and who watches it.
 
-use crate::engine::{Engine, Happening, Owner};
-use crate::fidelity::{Fidelity, GuestModel, Load, TransferModel, WirePrice};
+use crate::engine::{Engine, Happening};
+use crate::fidelity::{Fidelity, GuestModel, Lanes, Load, TransferModel, WirePrice};
 use crate::network::FlowId;
 use crate::queue::Key;
 use crate::watcher::{Progress, Watcher};
+use crate::ways::Ways;
 use livemig_core::ledger::Observation;
-use livemig_core::units::{PAGE_SIZE, Rate, Span, Time};
-use livemig_core::vocabulary::{CmdId, Reply, Send, Sent, Watch, WatchEnd};
+use livemig_core::units::{Bytes, Rate, Span, Time};
+use livemig_core::vocabulary::{CmdId, Reply, Routes, Send, Sent, Watch, WatchEnd};
 use std::collections::VecDeque;
+
+/// A transfer, with what the engine keeps about it.
+#[derive(Debug)]
+pub(crate) struct Queued<T> {
+    pub(crate) transfer: T,
+    pub(crate) streams: u16,
+    pub(crate) routes: Routes,
+    /// Wire bytes that have gone to intermediaries, each page counted once.
+    pub(crate) scattered: f64,
+    /// Wire bytes that have gone beside these for replicas.
+    replicated: f64,
+}
+
+impl<T: TransferModel> Queued<T> {
+    /// What has become of it so far, replicas included.
+    pub(crate) fn account(&self, guest: &T::Guest) -> Sent {
+        let sent = self.transfer.account(guest);
+        Sent { wire: sent.wire + Bytes(self.replicated.round() as u64), ..sent }
+    }
+}
 
 /// The transfers of one migration, first come first served, and the flows that carry them.
 #[derive(Debug)]
 pub(crate) struct Carrier<T> {
-    queue: VecDeque<T>,
-    flows: Vec<(FlowId, f64)>,
-    streams: u16,
+    queue: VecDeque<Queued<T>>,
+    pub(crate) ways: Ways,
     /// Until when the transfers were brought.
     since: Time,
     /// Since then, until `noted`: wire bytes carried at rates that were not looked at one by one.
@@ -36,8 +56,7 @@ impl<T> Default for Carrier<T> {
     fn default() -> Carrier<T> {
         Carrier {
             queue: VecDeque::new(),
-            flows: Vec::new(),
-            streams: 0,
+            ways: Ways::default(),
             since: Time::ZERO,
             carried: 0.0,
             noted: Time::ZERO,
@@ -49,25 +68,43 @@ impl<T> Default for Carrier<T> {
 }
 
 impl<T: TransferModel> Carrier<T> {
+    /// Wire bytes per second of the transfer in front, each page counted once.
     pub(crate) fn rate(&self) -> f64 {
-        self.flows.iter().map(|f| f.1).sum()
+        self.ways.rate()
     }
 
     pub(crate) fn holds(&self, id: CmdId) -> bool {
-        self.queue.iter().any(|t| t.id() == id)
+        self.queue.iter().any(|q| q.transfer.id() == id)
     }
 
-    pub(crate) fn find(&mut self, id: CmdId) -> Option<&mut T> {
-        self.queue.iter_mut().find(|t| t.id() == id)
+    pub(crate) fn find(&mut self, id: CmdId) -> Option<&mut Queued<T>> {
+        self.queue.iter_mut().find(|q| q.transfer.id() == id)
+    }
+
+    pub(crate) fn front(&self) -> Option<&Queued<T>> {
+        self.queue.front()
+    }
+
+    fn front_transfer(&self) -> Option<&T> {
+        self.queue.front().map(|q| &q.transfer)
     }
 
     pub(crate) fn first(&self) -> Option<CmdId> {
-        self.queue.front().map(TransferModel::id)
+        self.front_transfer().map(TransferModel::id)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether the guest, which runs at the destination, waits for pages of a transfer.
+    pub(crate) fn pushes(&self) -> bool {
+        self.queue.iter().any(|q| q.transfer.load() == Load::Push)
     }
 
     /// Whether new pages are on their way to a host that must find memory for them.
     pub(crate) fn brings_new_pages(&self) -> bool {
-        self.queue.front().is_some_and(TransferModel::is_first)
+        self.front_transfer().is_some_and(TransferModel::is_first)
     }
 
     /// The mean rate since the transfers were brought up to date.
@@ -85,9 +122,7 @@ impl<T: TransferModel> Carrier<T> {
     fn set_rate(&mut self, now: Time, flow: FlowId, rate: f64) {
         self.carried += self.rate() * now.since(self.noted).as_secs_f64();
         self.noted = now;
-        if let Some(entry) = self.flows.iter_mut().find(|f| f.0 == flow) {
-            entry.1 = rate;
-        }
+        self.ways.set_rate(flow, rate);
     }
 
     /// The rate for which the end of the transfer in front is foretold.
@@ -95,36 +130,52 @@ impl<T: TransferModel> Carrier<T> {
         if self.early { self.planned * (1.0 + BAND) } else { self.planned }
     }
 
-    /// Whether the rate would move by little if that of `flow` were this.
+    /// Whether the rate would move by little if that of `flow` were this. Where several ways share a transfer every change matters.
     fn moves_little(&self, flow: FlowId, rate: f64) -> bool {
-        let before = self.flows.iter().find(|f| f.0 == flow).map_or(0.0, |f| f.1);
-        let after = self.rate() - before + rate;
-        (after - self.planned).abs() <= BAND * self.planned
+        let after = self.ways.rate_with(flow, rate);
+        after.is_some_and(|after| (after - self.planned).abs() <= BAND * self.planned)
     }
 
     /// Bytes of pages of the transfer in front that are not yet sent.
     pub(crate) fn pending(&self) -> f64 {
-        self.queue.front().map_or(0.0, TransferModel::pending)
+        self.front_transfer().map_or(0.0, TransferModel::pending)
     }
 
     /// What has gone so far of every send that is not over.
     pub(crate) fn under_way(&self, guest: &T::Guest) -> Vec<(CmdId, Sent)> {
-        self.queue.iter().filter(|t| t.load() != Load::State).map(|t| (t.id(), t.account(guest))).collect()
+        let sends = self.queue.iter().filter(|q| q.transfer.load() != Load::State);
+        sends.map(|q| (q.transfer.id(), q.account(guest))).collect()
     }
 
     pub(crate) fn transfers(&mut self) -> impl Iterator<Item = &mut T> {
+        self.queue.iter_mut().map(|q| &mut q.transfer)
+    }
+
+    /// All that is not over.
+    pub(crate) fn queued(&mut self) -> impl Iterator<Item = &mut Queued<T>> {
         self.queue.iter_mut()
     }
 
-    /// The transfer that has the bandwidth, and how much it has had, which is still to be brought to `now`. What watches it is.
-    pub(crate) fn bring(&mut self, watcher: Option<&mut Watcher>, now: Time) -> Option<(&mut T, f64)> {
+    /// The transfer that has the bandwidth, and what it has had, which is still to be brought to `now`; what watches it is. Beside it,
+    /// pages were fetched at the rates of `gather`.
+    pub(crate) fn bring<'a>(
+        &'a mut self,
+        watcher: Option<&mut Watcher>,
+        gather: &'a [(u16, f64)],
+        now: Time,
+    ) -> (Option<&'a mut T>, Lanes<'a>) {
         let (since, rate) = (self.since, self.mean_rate(now));
         (self.since, self.noted, self.carried) = (now, now, 0.0);
-        let transfer = self.queue.front_mut()?;
-        if let Some(watcher) = watcher.filter(|w| w.send() == transfer.id()) {
-            watcher.passed(progress(transfer, rate, since), now);
+        let Some(front) = self.queue.front_mut() else {
+            return (None, Lanes { rate: 0.0, direct: 0.0, via: &[], copies: 0, gather });
+        };
+        let elapsed = now.since(since).as_secs_f64();
+        front.scattered += self.ways.scatter_rate() * elapsed;
+        front.replicated += self.ways.replica_rate() * elapsed;
+        if let Some(watcher) = watcher.filter(|w| w.send() == front.transfer.id()) {
+            watcher.passed(progress(&front.transfer, rate, since), now);
         }
-        Some((transfer, rate))
+        (Some(&mut front.transfer), self.ways.lanes(rate, gather))
     }
 }
 
@@ -138,9 +189,15 @@ impl<F: Fidelity> Engine<'_, F> {
     pub(crate) fn carry_pages(&mut self, m: u32, id: CmdId, send: &Send<F::Set>) {
         let push = self.drives[m as usize].switched;
         let price = self.wire_price(m, send.is_first_copy());
-        let guest = &self.guests[self.drives[m as usize].vm.0 as usize].guest;
-        let transfer = F::Transfer::of_pages(id, send, push, price, guest, self.now);
-        self.enqueue(m, transfer, send.streams);
+        let vm = self.drives[m as usize].vm.0 as usize;
+        if !send.is_first_copy() {
+            self.guests[vm].guest.supersede(&send.set);
+        } else if !send.routes.via.is_empty() {
+            self.drives[m as usize].gathering.new_pages = true;
+        }
+        let transfer = F::Transfer::of_pages(id, send, push, price, &self.guests[vm].guest, self.now);
+        let routes = self.open_routes(m, &send.routes);
+        self.enqueue(m, transfer, send.streams, routes);
     }
 
     /// Wire bytes of a guest's pages; pages of zeros are there to be elided at the first copy only.
@@ -154,76 +211,25 @@ impl<F: Fidelity> Engine<'_, F> {
     pub(crate) fn start_state(&mut self, m: u32, id: CmdId) {
         let state = self.world.calibration.device_state;
         self.sync(m);
-        let streams = self.drives[m as usize].carrier.streams.max(1);
-        self.enqueue(m, F::Transfer::of_state(id, state, self.now), streams);
+        let streams = self.drives[m as usize].carrier.ways.streams().max(1);
+        self.enqueue(m, F::Transfer::of_state(id, state, self.now), streams, Routes::direct());
     }
 
-    fn enqueue(&mut self, m: u32, transfer: F::Transfer, streams: u16) {
+    fn enqueue(&mut self, m: u32, transfer: F::Transfer, streams: u16, routes: Routes) {
         let carrier = &mut self.drives[m as usize].carrier;
-        carrier.queue.push_back(transfer);
+        carrier.queue.push_back(Queued { transfer, streams, routes, scattered: 0.0, replicated: 0.0 });
         if carrier.queue.len() == 1 {
-            self.need_flows(m, streams);
+            self.need_flows(m);
             self.transfer_changed(m);
         }
-    }
-
-    /// Makes sure that the migration has its flows. Those that have just become unused are used again, which changes no rate.
-    fn need_flows(&mut self, m: u32, streams: u16) {
-        let drive = &self.drives[m as usize];
-        if !drive.carrier.flows.is_empty() && drive.carrier.streams == streams {
-            return;
-        }
-        self.drop_flows(m);
-        let drive = &self.drives[m as usize];
-        let routes = self.wiring.migration(drive.source, drive.destination, streams, drive.vm.0 as usize);
-        let weight = f64::from(streams) / routes.len() as f64;
-        let cap = self.flow_cap(m, streams, routes.len());
-        for route in routes {
-            let flow = self.add_flow(&route, weight, cap, Owner::Migration(m));
-            self.drives[m as usize].carrier.flows.push((flow, 0.0));
-        }
-        self.drives[m as usize].carrier.streams = streams;
-    }
-
-    /// What each of `flows` flows may carry: its share of the migration's limit and of what its streams can process.
-    fn flow_cap(&self, m: u32, streams: u16, flows: usize) -> Option<f64> {
-        let per_page = self.world.calibration.send_per_page.as_secs_f64();
-        let processed = (per_page > 0.0).then(|| f64::from(streams) * PAGE_SIZE as f64 / per_page);
-        let drive = &self.drives[m as usize];
-        let [limit, allowance] = [drive.limit, drive.allowance].map(|limit| limit.map(|l| l.0));
-        [processed, limit, allowance].into_iter().flatten().min_by(f64::total_cmp).map(|cap| cap / flows as f64)
-    }
-
-    /// The migration's limit has changed.
-    pub(crate) fn cap_flows(&mut self, m: u32) {
-        let carrier = &self.drives[m as usize].carrier;
-        let cap = self.flow_cap(m, carrier.streams, carrier.flows.len().max(1));
-        for i in 0..carrier.flows.len() {
-            self.net.set_cap(self.drives[m as usize].carrier.flows[i].0, cap);
-            self.net_changed = true;
-        }
-    }
-
-    pub(crate) fn drop_unused_flows(&mut self, m: u32) {
-        if self.drives.has(m) && self.drives[m as usize].carrier.queue.is_empty() {
-            self.drop_flows(m);
-        }
-    }
-
-    fn drop_flows(&mut self, m: u32) {
-        if self.drives[m as usize].carrier.flows.is_empty() {
-            return;
-        }
-        self.sync(m);
-        for (flow, _) in std::mem::take(&mut self.drives[m as usize].carrier.flows) {
-            self.remove_flow(flow);
-        }
-        self.note_rate(m);
     }
 
     /// The network gives a migration's flow another rate.
     pub(crate) fn rate_changed(&mut self, m: u32, flow: FlowId, rate: f64) {
         let now = self.now;
+        if self.drives[m as usize].gathering.carries(flow) {
+            return self.fetch_rate_changed(m, flow, rate);
+        }
         let drive = &mut self.drives[m as usize];
         // A stall is a matter of time, which an early forecast would miss.
         let watched_for_stalls = drive.watcher.as_ref().is_some_and(Watcher::minds_stalls);
@@ -237,12 +243,13 @@ impl<F: Fidelity> Engine<'_, F> {
         self.note_rate(m);
         self.foretell(m, little);
         self.arrivals_changed(self.drives[m as usize].destination, m);
+        self.scatter_changed(m);
     }
 
-    fn note_rate(&mut self, m: u32) {
+    pub(crate) fn note_rate(&mut self, m: u32) {
         let (now, drive) = (self.now, &mut self.drives[m as usize]);
         if drive.session.keeps_timeline() {
-            let rate = Rate(if drive.carrier.queue.is_empty() { 0.0 } else { drive.carrier.rate() });
+            let rate = Rate(if drive.carrier.queue.is_empty() { 0.0 } else { drive.carrier.ways.wire_rate() });
             drive.session.observe(Observation::Bandwidth { at: now, rate });
         }
     }
@@ -266,9 +273,9 @@ impl<F: Fidelity> Engine<'_, F> {
         let drive = &self.drives[m as usize];
         let rate = drive.carrier.foretold_rate();
         let guest = &self.guests[drive.vm.0 as usize].guest;
-        let over = drive.carrier.queue.front().map(|t| t.time_left(rate, guest)).filter(|s| s.is_finite());
+        let over = drive.carrier.front_transfer().map(|t| t.time_left(rate, guest)).filter(|s| s.is_finite());
         let over = over.map(|seconds| self.now + Span::from_secs_f64(seconds));
-        let tick = drive.carrier.queue.front().and_then(|t| {
+        let tick = drive.carrier.front_transfer().and_then(|t| {
             let watcher = drive.watcher.as_ref().filter(|w| w.send() == t.id())?;
             watcher.next(progress(t, rate, self.now))
         });
@@ -299,29 +306,32 @@ impl<F: Fidelity> Engine<'_, F> {
         let vm = self.drives[m as usize].vm.0 as usize;
         let carrier = &mut self.drives[m as usize].carrier;
         let rate = carrier.rate();
-        if carrier.early || carrier.queue.front().is_some_and(|t| !t.is_over(rate)) {
+        if carrier.early || carrier.front_transfer().is_some_and(|t| !t.is_over(rate)) {
             return self.reschedule(m);
         }
-        let Some(mut transfer) = carrier.queue.pop_front() else { return };
-        transfer.finish();
-        let sent = transfer.account(&self.guests[vm].guest);
-        let reply = match transfer.load() {
+        let Some(mut queued) = carrier.queue.pop_front() else { return };
+        queued.transfer.finish();
+        let sent = queued.account(&self.guests[vm].guest);
+        let reply = match queued.transfer.load() {
             Load::State => Reply::StateSent { wire: sent.wire },
-            Load::Pages => Reply::Sent(sent),
-            Load::Push => {
-                self.guests[vm].guest.become_complete();
-                Reply::Sent(sent)
-            }
+            Load::Pages | Load::Push => Reply::Sent(sent),
         };
+        if queued.transfer.load() == Load::Push && self.drives[m as usize].source_has_sent_all() {
+            self.guests[vm].guest.source_sent();
+        }
+        self.announce_locations(m, queued.scattered);
         self.next_transfer(m);
         self.end_watch(m, WatchEnd::SendEnded);
-        self.acknowledge(m, transfer.id(), reply);
+        self.acknowledge(m, queued.transfer.id(), reply);
+        self.adjust_gathering(m);
     }
 
     /// The bandwidth goes to the next transfer, if there is one.
     fn next_transfer(&mut self, m: u32) {
         if self.drives[m as usize].carrier.queue.is_empty() {
             self.loose.push(m);
+        } else {
+            self.need_flows(m);
         }
         self.transfer_changed(m);
     }
@@ -330,9 +340,10 @@ impl<F: Fidelity> Engine<'_, F> {
     pub(crate) fn take_transfer(&mut self, m: u32, id: CmdId) -> Option<(Sent, F::Set)> {
         let drive = &mut self.drives[m as usize];
         let guest = &self.guests[drive.vm.0 as usize].guest;
-        let at = drive.carrier.queue.iter().position(|t| t.id() == id)?;
-        let transfer = drive.carrier.queue.remove(at)?;
-        let taken = (transfer.account(guest), transfer.unsent(guest));
+        let at = drive.carrier.queue.iter().position(|q| q.transfer.id() == id)?;
+        let queued = drive.carrier.queue.remove(at)?;
+        let taken = (queued.account(guest), queued.transfer.unsent(guest));
+        self.announce_locations(m, queued.scattered);
         self.next_transfer(m);
         Some(taken)
     }
@@ -343,13 +354,15 @@ impl<F: Fidelity> Engine<'_, F> {
         self.drives[m as usize].carrier.queue.clear();
         self.forget_watch(m);
         self.next_transfer(m);
+        self.stop_gathering(m);
+        self.leave_stages(m);
     }
 
     pub(crate) fn start_watch(&mut self, m: u32, id: CmdId, watch: Watch) {
         self.sync(m);
         let drive = &mut self.drives[m as usize];
         let rate = drive.carrier.rate();
-        match drive.carrier.queue.front().filter(|t| t.id() == watch.send) {
+        match drive.carrier.front_transfer().filter(|t| t.id() == watch.send) {
             Some(transfer) => {
                 drive.watcher = Some(Watcher::new(id, watch, progress(transfer, rate, self.now)));
                 self.reschedule(m);
@@ -368,14 +381,14 @@ impl<F: Fidelity> Engine<'_, F> {
         let now = self.now;
         let drive = &mut self.drives[m as usize];
         let (since, rate) = (drive.carrier.since, drive.carrier.mean_rate(now));
-        let Some(transfer) = drive.carrier.queue.front() else { return };
+        let Some(transfer) = drive.carrier.queue.front().map(|q| &q.transfer) else { return };
         let Some(watcher) = drive.watcher.as_mut() else { return };
         // The window that ends now began with the tick before.
         watcher.passed(progress(transfer, rate, since), Time(now.0 - 1));
         let window_start = watcher.window_start();
         self.sync(m);
         let drive = &mut self.drives[m as usize];
-        let (Some(transfer), Some(watcher)) = (drive.carrier.queue.front(), drive.watcher.as_ref()) else { return };
+        let (Some(transfer), Some(watcher)) = (drive.carrier.front_transfer(), drive.watcher.as_ref()) else { return };
         let at = progress(transfer, rate, now);
         match watcher.judge(at, at.sent - window_start) {
             Some(watched) => {
@@ -406,12 +419,16 @@ impl<F: Fidelity> Engine<'_, F> {
         }
     }
 
-    /// Bytes per second of new pages, at most until the migration's end is foretold again; used by the memory model.
+    /// Bytes per second of new pages that reach the destination, at most until the migration's end is foretold again; used by the memory
+    /// model.
     pub(crate) fn inflow(&self, m: u32) -> f64 {
-        let carrier = &self.drives[m as usize].carrier;
-        match carrier.queue.front() {
-            Some(t) if carrier.brings_new_pages() => carrier.foretold_rate() / t.mean_factor(),
+        let drive = &self.drives[m as usize];
+        let direct = match drive.carrier.front_transfer() {
+            Some(t) if drive.carrier.brings_new_pages() => {
+                drive.carrier.foretold_rate() * drive.carrier.ways.direct_share() / t.mean_factor()
+            }
             Some(_) | None => 0.0,
-        }
+        };
+        direct + drive.gathering.new_pages_rate()
     }
 }

@@ -3,6 +3,7 @@
 use crate::carry::Carrier;
 use crate::engine::{Engine, Happening};
 use crate::fidelity::{FaultPath, Fidelity, GuestModel, Kept, Run, TransferModel};
+use crate::gather::Gathering;
 use crate::queue::Key;
 use crate::watcher::Watcher;
 use livemig_core::conductor::Conductor;
@@ -10,7 +11,7 @@ use livemig_core::drain::{self, VmIndex};
 use livemig_core::ledger::{Ledger, Observation, Session};
 use livemig_core::pages::PageSet;
 use livemig_core::strategy::Spec;
-use livemig_core::units::{Bytes, Rate, Span};
+use livemig_core::units::{Bytes, Rate, Span, Time};
 use livemig_core::vocabulary::{CmdId, Command, Event, Failure, Joined, Peer, Prepaging, Reply, Send, Sent, Side, WatchEnd};
 use livemig_models::world::{HostId, Move, VmId};
 
@@ -19,7 +20,10 @@ pub(crate) struct Drive<F: Fidelity> {
     pub(crate) source: HostId,
     pub(crate) destination: HostId,
     pub(crate) session: Session<F::Set, Conductor<F::Set>>,
+    /// The hosts that stage its pages, in the order of their numbers.
+    pub(crate) via: Vec<HostId>,
     pub(crate) carrier: Carrier<F::Transfer>,
+    pub(crate) gathering: Gathering,
     /// Limit of the sending rate that the migration itself has set.
     pub(crate) limit: Option<Rate>,
     /// Limit of the sending rate that the drain has set.
@@ -68,6 +72,10 @@ pub(crate) enum Task<S> {
     Abort,
     /// Every page has been acknowledged.
     Acknowledged(Reply<S>),
+    /// The destination asks the source no more.
+    Redirect,
+    /// The destination has had everything since then.
+    Gathered(Time),
 }
 
 impl<F: Fidelity> Drive<F> {
@@ -80,7 +88,9 @@ impl<F: Fidelity> Drive<F> {
             source,
             destination: m.to,
             session: Session::new(Conductor::new(spec.clone(), memory, intermediaries), ledger),
+            via: m.via.clone(),
             carrier: Carrier::default(),
+            gathering: Gathering::default(),
             limit: None,
             allowance: None,
             drained: false,
@@ -100,8 +110,18 @@ impl<F: Fidelity> Drive<F> {
         }
     }
 
-    fn hold(&mut self, set: &F::Set) {
+    pub(crate) fn hold(&mut self, set: &F::Set) {
         self.held.merge(set.clone());
+    }
+
+    /// Whether the guest at the destination misses nothing that the source has: neither in a push nor in the migration's hands.
+    pub(crate) fn source_has_sent_all(&self) -> bool {
+        self.held.is_empty() && !self.carrier.pushes()
+    }
+
+    /// Which of its intermediaries a host is.
+    pub(crate) fn via_number(&self, host: HostId) -> Option<u16> {
+        (0..).zip(&self.via).find(|(_, h)| **h == host).map(|(i, _)| i)
     }
 
     pub(crate) fn remap_held(&mut self, map: impl Fn(&F::Set) -> F::Set) {
@@ -112,7 +132,7 @@ impl<F: Fidelity> Drive<F> {
 impl<F: Fidelity> Engine<'_, F> {
     pub(crate) fn execute(&mut self, m: u32, id: CmdId, command: Command<F::Set>) {
         let drive = &self.drives[m as usize];
-        let (source, destination) = (self.hosts_state(drive.source), self.hosts_state(drive.destination));
+        let (source, destination) = (self.source_state(drive), self.hosts_state(drive.destination));
         let remote = needs_destination(&command);
         if source.dead || (remote && destination.dead) {
             let peer = if source.dead { Peer::Source } else { Peer::Destination };
@@ -129,6 +149,11 @@ impl<F: Fidelity> Engine<'_, F> {
 
     fn hosts_state(&self, host: HostId) -> crate::engine::HostState {
         self.down[host.0 as usize]
+    }
+
+    /// Once released the source is needed for nothing.
+    fn source_state(&self, drive: &Drive<F>) -> crate::engine::HostState {
+        if drive.gathering.released { crate::engine::HostState::default() } else { self.hosts_state(drive.source) }
     }
 
     fn perform(&mut self, m: u32, id: CmdId, command: Command<F::Set>) {
@@ -171,25 +196,24 @@ impl<F: Fidelity> Engine<'_, F> {
                 self.answer(m, id, Reply::Throttled);
             }
             Command::Pause => self.later(m, id, c.pause, Task::Pause),
-            Command::DiscardStale { set } => self.later(m, id, round_trip, Task::Answer(Reply::Discarded(set))),
+            Command::DiscardStale { set } => {
+                self.sync(m);
+                let vm = self.drives[m as usize].vm.0 as usize;
+                self.guests[vm].guest.supersede(&set);
+                self.later(m, id, round_trip, Task::Answer(Reply::Discarded(set)));
+            }
             Command::Resume { side: Side::Source } => self.later(m, id, Span::ZERO, Task::StartAtSource),
             Command::Resume { side: Side::Destination } => self.later(m, id, one_way + activation, Task::StartAtDestination),
             Command::ServeFaults => self.later(m, id, round_trip, Task::Answer(Reply::ServingFaults)),
-            Command::RedirectFaults => {
-                let at = self.now + one_way;
-                self.later(m, id, round_trip, Task::Answer(Reply::FaultsRedirected { at }));
-            }
-            Command::Gather { .. } => {
-                let at = self.now + one_way;
-                self.later(m, id, round_trip, Task::Answer(Reply::Gathered { at }));
-            }
-            // Nothing is staged anywhere yet.
-            Command::Reclaim { .. } => self.answer(m, id, Reply::Reclaimed(F::Set::default())),
+            Command::RedirectFaults => self.later(m, id, round_trip, Task::Redirect),
+            Command::Gather { limit } => self.start_gathering(m, id, limit),
+            Command::Reclaim { via } => self.reclaim_stage(m, id, via),
             Command::Watch(watch) => self.start_watch(m, id, watch),
             Command::Release => {
                 let drive = &self.drives[m as usize];
                 let (source, memory) = (drive.source, self.world.vms[drive.vm.0 as usize].memory);
                 let (vm, drained) = (drive.vm, drive.drained);
+                self.drives[m as usize].gathering.released = true;
                 self.memory_freed(source, memory.0 as f64);
                 if drained {
                     self.tell_drain(drain::Event::Evicted(VmIndex(vm.0)));
@@ -200,7 +224,7 @@ impl<F: Fidelity> Engine<'_, F> {
         }
     }
 
-    fn later(&mut self, m: u32, id: CmdId, delay: Span, task: Task<F::Set>) {
+    pub(crate) fn later(&mut self, m: u32, id: CmdId, delay: Span, task: Task<F::Set>) {
         if delay == Span::ZERO {
             self.due(m, id, task);
         } else {
@@ -230,15 +254,22 @@ impl<F: Fidelity> Engine<'_, F> {
     /// A command is due: its effect takes place, and it is answered.
     pub(crate) fn due(&mut self, m: u32, id: CmdId, task: Task<F::Set>) {
         let drive = &self.drives[m as usize];
-        let lost = self.hosts_state(drive.source).dead || self.hosts_state(drive.destination).dead;
+        let lost = self.source_state(drive).dead || self.hosts_state(drive.destination).dead;
         let vm = drive.vm.0 as usize;
         self.sync(m);
         match task {
             Task::StartAtDestination if lost => self.tell_failed(m, id, Failure::AnswerLost),
-            Task::Answer(_) | Task::Acknowledged(_) | Task::Abort if lost => {
+            Task::Answer(_) | Task::Acknowledged(_) | Task::Redirect | Task::Abort if lost => {
                 self.tell_failed(m, id, Failure::Unreachable(Peer::Destination));
             }
             Task::Answer(reply) | Task::Acknowledged(reply) => self.answer(m, id, reply),
+            Task::Redirect => {
+                let at = Time(self.now.0 - self.world.calibration.latency.0);
+                self.drives[m as usize].gathering.redirected = true;
+                self.answer(m, id, Reply::FaultsRedirected { at });
+                self.adjust_gathering(m);
+            }
+            Task::Gathered(at) => self.gathered(m, id, at),
             Task::Abort => {
                 let drive = &mut self.drives[m as usize];
                 let (to, taken) = (drive.destination, std::mem::take(&mut drive.memory_taken));
@@ -280,10 +311,10 @@ impl<F: Fidelity> Engine<'_, F> {
         };
         let guest = &self.guests[vm].guest;
         let drive = &mut self.drives[m as usize];
-        let transfer = drive.carrier.find(send).expect("the send is under way");
-        let sent = transfer.account(guest);
-        let added = transfer.join(&set, guest);
-        let pending = Bytes(transfer.pending() as u64);
+        let queued = drive.carrier.find(send).expect("the send is under way");
+        let sent = queued.account(guest);
+        let added = queued.transfer.join(&set, guest);
+        let pending = Bytes(queued.transfer.pending() as u64);
         self.reschedule(m);
         self.answer(m, id, Reply::Joined(Joined { added, pending, sent }));
     }
@@ -308,7 +339,7 @@ impl<F: Fidelity> Engine<'_, F> {
         let placed = &mut self.guests[vm.0 as usize];
         placed.guest.stop_tracking();
         placed.guest.set_share(livemig_core::units::Share::FULL);
-        if !drive.held.is_empty() {
+        if !drive.held.is_empty() || placed.guest.staged() > 0.0 {
             let path = FaultPath { latency: c.latency, service: c.fault_service, order: drive.order };
             placed.guest.become_incomplete(&drive.held, path);
         }
@@ -343,6 +374,8 @@ impl<F: Fidelity> Engine<'_, F> {
         if self.drives[m as usize].watcher.as_ref().is_some_and(|w| w.id == of) {
             self.forget_watch(m);
             self.tell(m, Event::Recalled { id: of, sent: Sent::default(), unsent: F::Set::default() });
+        } else if self.drives[m as usize].gathering.is(of) {
+            self.recall_gathering(m, of);
         } else if let Some((sent, unsent)) = self.take_transfer(m, of) {
             self.drives[m as usize].hold(&unsent);
             self.end_watch(m, WatchEnd::SendEnded);
@@ -354,11 +387,16 @@ impl<F: Fidelity> Engine<'_, F> {
     pub(crate) fn fail_transfers(&mut self, m: u32, failure: Failure) {
         self.sync(m);
         while let Some(id) = self.drives[m as usize].carrier.first() {
-            let Some((sent, unsent)) = self.take_transfer(m, id) else { break };
-            self.drives[m as usize].hold(&unsent);
-            self.end_watch(m, WatchEnd::SendEnded);
-            self.tell(m, Event::Failed { id, failure, sent, unsent });
+            self.fail_transfer(m, id, failure);
         }
+    }
+
+    /// Fails one transfer. The migration is at the present.
+    pub(crate) fn fail_transfer(&mut self, m: u32, id: CmdId, failure: Failure) {
+        let Some((sent, unsent)) = self.take_transfer(m, id) else { return };
+        self.drives[m as usize].hold(&unsent);
+        self.end_watch(m, WatchEnd::SendEnded);
+        self.tell(m, Event::Failed { id, failure, sent, unsent });
     }
 
     /// Carries out what has waited for the link.

@@ -4,7 +4,8 @@ use crate::cores::HostCores;
 use crate::drain::Draining;
 use crate::drive::{Drive, Task};
 use crate::drives::Drives;
-use crate::fidelity::{Fidelity, GuestModel};
+use crate::fidelity::{Fidelity, GuestModel, Lanes};
+use crate::intermediaries::Stage;
 use crate::memory::HostMemory;
 use crate::network::{FlowId, Network};
 use crate::queue::EventQueue;
@@ -21,6 +22,9 @@ use rand_pcg::Pcg64Mcg;
 
 /// How long the application is observed after a migration has ended, so that perceived downtime can be told.
 const OBSERVED_AFTER: Span = Span::from_secs(10);
+
+/// How often, at one instant, the ways of migrations are weighed against each other.
+const MOST_BALANCINGS: u32 = 16;
 
 /// Something that is due.
 #[derive(Debug)]
@@ -41,6 +45,10 @@ pub(crate) enum Happening<S> {
     Observed(u32),
     /// A host has no free memory left.
     MemoryFull(HostId),
+    /// An intermediary has no room left for pages.
+    StageFull(HostId),
+    /// What a migration can fetch from one of its intermediaries has been fetched.
+    BacklogEmpty(u32),
     /// A guest's workload enters its next phase.
     NextPhase(VmId),
     /// Something of the scenario's `[[event]]` list.
@@ -81,6 +89,7 @@ pub(crate) struct Engine<'a, F: Fidelity> {
     pub(crate) owners: Vec<Owner>,
     pub(crate) guests: Vec<Placed<F::Guest>>,
     pub(crate) memory: Vec<HostMemory>,
+    pub(crate) stages: Vec<Stage>,
     pub(crate) cores: Vec<HostCores>,
     pub(crate) down: Vec<HostState>,
     pub(crate) drives: Drives<F>,
@@ -93,6 +102,8 @@ pub(crate) struct Engine<'a, F: Fidelity> {
     pub(crate) traffic_of: Vec<Vec<u32>>,
     /// Migrations whose flows have nothing to carry at this instant.
     pub(crate) loose: Vec<u32>,
+    /// Migrations with several ways whose rates have changed.
+    pub(crate) unbalanced: Vec<u32>,
     pub(crate) net_changed: bool,
     pub(crate) rng: Pcg64Mcg,
     pub(crate) draining: Option<Draining>,
@@ -133,6 +144,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             owners: Vec::new(),
             guests: Vec::with_capacity(world.vms.len()),
             memory: Vec::new(),
+            stages: Stage::of(world),
             cores: HostCores::of(world),
             down: vec![HostState::default(); world.hosts.len()],
             drives: Drives::with_capacity(world.moves.len()),
@@ -141,6 +153,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             listed: 0..0,
             traffic_of: vec![Vec::new(); world.vms.len()],
             loose: Vec::new(),
+            unbalanced: Vec::new(),
             net_changed: false,
             rng: Pcg64Mcg::seed_from_u64(settings.seed),
             draining: Draining::of(world),
@@ -235,6 +248,8 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             Happening::Wake(m) => self.wake(m),
             Happening::Observed(m) => self.conclude(m),
             Happening::MemoryFull(host) => self.memory_full(host),
+            Happening::StageFull(host) => self.stage_full(host),
+            Happening::BacklogEmpty(m) => self.backlog_empty(m),
             Happening::NextPhase(vm) => self.next_phase(vm),
             Happening::Incident(i) => self.incident(i),
             Happening::DrainRequested => self.request_drain(),
@@ -244,6 +259,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
 
     /// Gives unused flows back and spreads the new rates.
     fn settle(&mut self) {
+        let mut balanced = 0;
         loop {
             while let Some(m) = self.loose.pop() {
                 self.drop_unused_flows(m);
@@ -262,6 +278,13 @@ impl<'a, F: Fidelity> Engine<'a, F> {
                 }
             }
             self.changed = changed;
+            // Weights that are not at their fixed point by then are near it.
+            balanced += 1;
+            while let Some(m) = self.unbalanced.pop() {
+                if balanced <= MOST_BALANCINGS {
+                    self.balance_ways(m);
+                }
+            }
         }
     }
 
@@ -380,8 +403,8 @@ impl<'a, F: Fidelity> Engine<'a, F> {
         let drive = &mut self.drives[m as usize];
         let placed = &mut self.guests[drive.vm.0 as usize];
         let (observed, session) = (drive.observed, &mut drive.session);
-        let front = drive.carrier.bring(drive.watcher.as_mut(), self.now);
-        F::advance(&mut placed.guest, front, self.now, &mut |o| {
+        let (front, lanes) = drive.carrier.bring(drive.watcher.as_mut(), drive.gathering.lanes(), self.now);
+        F::advance(&mut placed.guest, front, &lanes, self.now, &mut |o| {
             if observed {
                 session.observe(o);
             }
@@ -392,7 +415,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
     pub(crate) fn sync_guest(&mut self, vm: VmId) {
         match self.drive_of[vm.0 as usize] {
             Some(m) => self.sync(m),
-            None => F::advance(&mut self.guests[vm.0 as usize].guest, None, self.now, &mut |_| {}),
+            None => F::advance(&mut self.guests[vm.0 as usize].guest, None, &Lanes::NONE, self.now, &mut |_| {}),
         }
     }
 }

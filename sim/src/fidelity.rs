@@ -18,14 +18,35 @@ pub(crate) trait Fidelity: Sized + Debug {
     type Guest: GuestModel<Set = Self::Set>;
     type Transfer: TransferModel<Guest = Self::Guest, Set = Self::Set>;
 
-    /// Brings a guest to `now`, and with it the transfer that has its migration's bandwidth: so many wire bytes per second since
-    /// both were last brought to the present.
+    /// Brings a guest to `now`, and with it the transfer that has its migration's bandwidth, and what is fetched from intermediaries:
+    /// at these rates since all were last brought to the present.
     fn advance(
         guest: &mut Self::Guest,
-        front: Option<(&mut Self::Transfer, f64)>,
+        front: Option<&mut Self::Transfer>,
+        lanes: &Lanes<'_>,
         now: Time,
         observe: &mut impl FnMut(Observation),
     );
+}
+
+/// How fast a migration's pages move, by the way that they take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lanes<'a> {
+    /// Wire bytes per second of the transfer in front, whatever their way; a page that several intermediaries store counts once.
+    pub(crate) rate: f64,
+    /// Of these, straight to the destination.
+    pub(crate) direct: f64,
+    /// Of these, to each intermediary; empty where all goes straight to the destination.
+    pub(crate) via: &'a [(u16, f64)],
+    /// How many intermediaries store a page.
+    pub(crate) copies: u16,
+    /// Bytes of pages per second from each intermediary to the destination.
+    pub(crate) gather: &'a [(u16, f64)],
+}
+
+impl Lanes<'_> {
+    /// Nothing moves.
+    pub(crate) const NONE: Lanes<'static> = Lanes { rate: 0.0, direct: 0.0, via: &[], copies: 0, gather: &[] };
 }
 
 /// A page set of which the driver can keep a second account: which pages a migration has in its hands.
@@ -93,10 +114,25 @@ pub(crate) trait GuestModel: Debug {
     /// Gives pages back to the tracker.
     fn return_dirty(&mut self, set: &Self::Set);
 
-    /// From now on the guest runs, or will run, without these pages.
+    /// From now on the guest runs, or will run, without these pages, which the source has, and without those that are staged.
     fn become_incomplete(&mut self, missing: &Self::Set, path: FaultPath);
-    /// The last of them has been sent.
-    fn become_complete(&mut self);
+    /// The source has sent the last of its pages: what is still missing is staged.
+    fn source_sent(&mut self);
+    /// Nothing is staged any more: the last of it has been fetched.
+    fn stage_fetched(&mut self);
+
+    /// Bytes of pages that intermediaries have in their newest version and the destination has not.
+    fn staged(&self) -> f64;
+    /// Bytes of pages that have come from intermediaries so far.
+    fn fetched(&self) -> f64;
+    /// Of what is staged, what is to be fetched from this intermediary.
+    fn backlog(&self, via: u16) -> f64;
+    /// Bytes that this intermediary stores, replicas included.
+    fn stored(&self, via: u16) -> f64;
+    /// These pages go out in a newer version: what is staged of them is old.
+    fn supersede(&mut self, set: &Self::Set);
+    /// An intermediary is gone, or to be used no more: the pages that only it had.
+    fn lose_stage(&mut self, via: u16) -> Self::Set;
 
     /// Does something else from now on.
     fn change_workload(&mut self, workload: &Workload, memory: Bytes) -> Self::Remap;
@@ -137,6 +173,9 @@ pub(crate) trait TransferModel: Debug {
     fn account(&self, guest: &Self::Guest) -> Sent;
     /// Pages not yet sent.
     fn unsent(&self, guest: &Self::Guest) -> Self::Set;
+
+    /// Takes pages that were not sent out of it, at most so many bytes; some, if there are any.
+    fn take_out(&mut self, most: Bytes, guest: &Self::Guest) -> Self::Set;
 
     /// Seconds until it is over at `rate`, or at least until it is worth looking again.
     fn time_left(&self, rate: f64, guest: &Self::Guest) -> f64;

@@ -43,6 +43,8 @@ pub(crate) struct Gathering {
     pub(crate) released: bool,
     /// Bytes of pages that are nowhere any more.
     pub(crate) lost: Bytes,
+    /// Wire bytes from intermediaries that the ledger knows of.
+    pub(crate) told: Bytes,
 }
 
 impl Gathering {

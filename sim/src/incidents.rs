@@ -79,7 +79,14 @@ impl<F: Fidelity> Engine<'_, F> {
         }
         for m in self.started_migrations_at(host) {
             let peer = self.peer(m, host);
+            if let Peer::Intermediary(via) = peer {
+                self.intermediary_dead(m, via);
+                continue;
+            }
             self.tell(m, Event::PeerDead { peer, recoverable: false });
+            if peer == Peer::Destination {
+                self.fail_gathering(m, Failure::Unreachable(peer));
+            }
             self.fail_transfers(m, Failure::Unreachable(peer));
             self.unpark(m);
         }
@@ -114,12 +121,18 @@ impl<F: Fidelity> Engine<'_, F> {
             .numbers()
             .filter(|&m| {
                 let d = &self.drives[m as usize];
-                d.session.phase() != Phase::Waiting && !d.over && (d.source == host || d.destination == host)
+                let takes_part = d.source == host || d.destination == host || d.via.contains(&host);
+                d.session.phase() != Phase::Waiting && !d.over && takes_part
             })
             .collect()
     }
 
     fn peer(&self, m: u32, host: HostId) -> Peer {
-        if self.drives[m as usize].source == host { Peer::Source } else { Peer::Destination }
+        let drive = &self.drives[m as usize];
+        match drive.via_number(host) {
+            Some(via) => Peer::Intermediary(via),
+            None if drive.source == host => Peer::Source,
+            None => Peer::Destination,
+        }
     }
 }

@@ -62,11 +62,16 @@ impl<F: Fidelity> Engine<'_, F> {
 
     /// Tells the ledger what is staged. The migration is at the present.
     pub(crate) fn note_stage(&mut self, m: u32) {
+        let factor = self.page_factor();
         let drive = &mut self.drives[m as usize];
         let guest = &self.guests[drive.vm.0 as usize].guest;
         for via in 0..drive.via.len() as u16 {
             drive.session.observe(Observation::Staged { via, bytes: Bytes(guest.stored(via).round() as u64) });
         }
+        let fetched = Bytes((guest.fetched() * factor).round() as u64);
+        let more = fetched.saturating_sub(drive.gathering.told);
+        drive.gathering.told += more;
+        drive.session.observe(Observation::Gathered(more));
     }
 
     /// The destination is told where pages are that have gone to intermediaries, so many wire bytes of them.

@@ -9,7 +9,9 @@ mod drive;
 mod drives;
 mod engine;
 mod fidelity;
+mod gather;
 mod incidents;
+mod intermediaries;
 mod memory;
 pub mod network;
 mod page;
@@ -17,6 +19,7 @@ pub mod queue;
 mod sample;
 mod traffic;
 mod watcher;
+mod ways;
 mod wiring;
 
 use livemig_core::drain::{Fate, HostReport, Whole};

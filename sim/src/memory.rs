@@ -2,7 +2,7 @@
 //! new pages can arrive.
 
 use crate::engine::{Engine, Happening};
-use crate::fidelity::Fidelity;
+use crate::fidelity::{Fidelity, GuestModel};
 use crate::queue::Key;
 use crate::wiring::Wiring;
 use livemig_core::units::Span;
@@ -73,12 +73,12 @@ impl<F: Fidelity> Engine<'_, F> {
             return;
         }
         let inflow = self.inflow(m);
-        let brings = self.drives[m as usize].carrier.brings_new_pages();
+        let brings = self.brings_new_pages(m);
         let known = self.memory[host.0 as usize].arriving.iter().position(|a| a.migration == m);
         match (brings, known) {
             (true, Some(i)) => self.memory[host.0 as usize].arriving[i].rate = inflow,
             (true, None) => {
-                let left = self.drives[m as usize].carrier.pending();
+                let left = self.new_pages_left(m);
                 self.memory[host.0 as usize].arriving.push(Arriving { migration: m, rate: inflow, left, taken: 0.0 });
             }
             (false, Some(i)) => {
@@ -97,12 +97,26 @@ impl<F: Fidelity> Engine<'_, F> {
         self.reclaim(host);
     }
 
+    /// Whether pages are on their way to the destination, or staged for it, that it must find memory for.
+    fn brings_new_pages(&self, m: u32) -> bool {
+        let drive = &self.drives[m as usize];
+        let staged = drive.gathering.new_pages && self.guests[drive.vm.0 as usize].guest.staged() >= 1.0;
+        staged || drive.carrier.brings_new_pages()
+    }
+
+    /// Bytes of these.
+    fn new_pages_left(&self, m: u32) -> f64 {
+        let drive = &self.drives[m as usize];
+        let staged = if drive.gathering.new_pages { self.guests[drive.vm.0 as usize].guest.staged() } else { 0.0 };
+        staged + drive.carrier.pending()
+    }
+
     /// Brings a host's books to the present.
     fn look_at_arrivals(&mut self, host: HostId) {
         for i in 0..self.memory[host.0 as usize].arriving.len() {
             let m = self.memory[host.0 as usize].arriving[i].migration;
             self.sync(m);
-            let left = self.drives[m as usize].carrier.pending();
+            let left = self.new_pages_left(m);
             self.memory[host.0 as usize].arrived(i, left);
         }
     }

@@ -11,6 +11,8 @@ struct HostLinks {
     rack: Option<u32>,
     /// Limit of incoming migration traffic.
     reception: Option<LinkId>,
+    /// Limit of what it stores and hands out for migrations.
+    service: Option<LinkId>,
     /// Limit of incoming new pages while the host must free memory for them; open otherwise.
     reclaim: Option<LinkId>,
 }
@@ -37,6 +39,7 @@ impl Wiring {
                 nics: h.nics.iter().map(|n| (net.add_link(n.rate.0 * n.goodput), net.add_link(n.rate.0 * n.goodput))).collect(),
                 rack: h.rack,
                 reception: h.reception.map(|r| net.add_link(r.0)),
+                service: h.service.map(|r| net.add_link(r.0)),
                 reclaim: h.memory.map(|_| net.add_link(f64::INFINITY)),
             })
             .collect();
@@ -82,6 +85,8 @@ impl Wiring {
             .map(|i| {
                 let mut route = self.traffic(Some(from), Some(to), if pairs > 1 { i } else { choice });
                 let host = &self.hosts[to.0 as usize];
+                route.extend(self.hosts[from.0 as usize].service);
+                route.extend(host.service);
                 route.extend(host.reception);
                 route.extend(host.reclaim);
                 route

@@ -9,6 +9,7 @@ use livemig_core::policy::snapshot::{Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Escalation, StopRule};
 use livemig_core::policy::throttle::{Start, ThrottlePolicy};
 use livemig_core::policy::timeout::OnTimeout;
+use livemig_core::strategy::{GatherWhen, Scatter};
 use livemig_core::units::{Bytes, Rate, Span};
 use livemig_core::vocabulary::Prepaging;
 use serde_json::{Map, Value, json};
@@ -70,6 +71,7 @@ fn fill_vm(vm: &mut Map<String, Value>) {
     vm.entry("vcpus").or_insert(1.into());
     vm.entry("workload").or_insert(json!({ "kind": "idle" }));
     vm.entry("zero").or_insert(0.into());
+    vm.entry("shared").or_insert(0.into());
     if let Value::Object(traffic) = vm.entry("traffic").or_insert(json!({})) {
         traffic.entry("tx").or_insert("0 B/s".into());
         traffic.entry("rx").or_insert("0 B/s".into());
@@ -101,6 +103,9 @@ fn calibration(c: &Calibration) -> Value {
         "page_header": size(c.page_header),
         "zero_page": size(c.zero_page),
         "control_message": size(c.control_message),
+        "location_message": size(c.location_message),
+        "probe": size(c.probe),
+        "gather_per_page": span(c.gather_per_page),
         "swap": rate(c.swap),
     })
 }
@@ -122,6 +127,7 @@ fn strategy(strategy: &Strategy) -> Value {
     if let Some(ahead) = &spec.ahead {
         table["passes"] = ahead.passes.into();
         table["snapshots"] = snapshots(&ahead.snapshots);
+        table["staging"] = ahead.staging.into();
     }
     if let Some(live) = &spec.live {
         table["stop"] = stop(&live.stop);
@@ -135,6 +141,9 @@ fn strategy(strategy: &Strategy) -> Value {
             Prepaging::AddressOrder => "address-order".into(),
             Prepaging::Bubbling { pivots } => json!({ "bubbling": pivots }),
         };
+        if let Some(s) = &push.scatter {
+            table["scatter"] = scatter(s);
+        }
     }
     if let Some(timeout) = &spec.timeout {
         let then = match timeout.then {
@@ -143,6 +152,18 @@ fn strategy(strategy: &Strategy) -> Value {
             OnTimeout::Pause => "pause",
         };
         table["timeout"] = json!({ "per_gib": span(timeout.per_gib), "then": then });
+    }
+    table
+}
+
+fn scatter(s: &Scatter) -> Value {
+    let when = match s.gather.when {
+        GatherWhen::Concurrent => "concurrent",
+        GatherWhen::AfterEviction => "after-eviction",
+    };
+    let mut table = json!({ "direct": s.direct, "copies": s.copies, "gather": when, "dedup": s.dedup });
+    if let Some(limit) = s.gather.limit {
+        table["gather_limit"] = rate(limit);
     }
     table
 }

@@ -97,6 +97,8 @@ pub struct Host {
     pub reception: Option<Rate>,
     /// The rate at which the host frees memory for an arriving guest that does not fit.
     pub swap: Rate,
+    /// What it can store and hand out per second, together, for migrations whose pages it stages; `None` for no limit.
+    pub service: Option<Rate>,
 }
 
 /// What a host is for.
@@ -146,6 +148,8 @@ pub struct Vm {
     pub traffic: Traffic,
     /// Share of its memory that is pages of zeros.
     pub zero_share: f64,
+    /// Share of its memory whose content is the same in every VM with such a share: what intermediaries need to store only once.
+    pub shared_share: f64,
 }
 
 /// Network traffic of a guest with hosts outside of the scenario.

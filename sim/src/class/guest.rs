@@ -3,7 +3,8 @@
 //! Nothing happens between events; [`Guest::advance`] brings the guest from its last event to the present in closed form while
 //! it runs on complete memory, and in a few steps while memory is missing ([`residency`](super::residency)).
 
-use super::residency::Residency;
+use super::places::Places;
+use super::residency::{Inflow, Residency};
 use crate::fidelity::{FaultPath, GuestModel, Run};
 use livemig_core::ledger::Observation;
 use livemig_core::pages::{CLASSES, Counted, PageSet};
@@ -20,8 +21,10 @@ pub(super) struct RegionState {
     pub(super) reads: f64,
     pub(super) pattern: Pattern,
     dirty: f64,
-    /// Bytes not at the host where the guest runs.
+    /// Bytes not at the host where the guest runs, once it runs without all of its memory.
     pub(super) missing: f64,
+    /// Bytes that intermediaries have in their newest version and the destination has not.
+    pub(super) staged: f64,
     /// Bytes not accessed since the guest runs on incomplete memory.
     pub(super) untouched: f64,
 }
@@ -41,12 +44,16 @@ pub(crate) struct Guest {
     /// Seconds that a first write to a clean page costs, where writes are tracked.
     tracking: Option<f64>,
     pub(super) residency: Option<Residency>,
+    /// Where what is staged is.
+    pub(super) places: Places,
+    /// Bytes of pages that have come from there.
+    pub(super) fetched: f64,
 }
 
 impl Guest {
-    /// Brings the guest to `now`; reports how fast it has worked since it was last looked at. Since then `arriving` bytes of
-    /// pages per second have come, asked for or not.
-    pub(super) fn advance(&mut self, now: Time, arriving: f64, observe: &mut impl FnMut(Observation)) {
+    /// Brings the guest to `now`; reports how fast it has worked since it was last looked at. Since then its missing pages have moved at
+    /// these rates.
+    pub(super) fn advance(&mut self, now: Time, inflow: Inflow, observe: &mut impl FnMut(Observation)) {
         let elapsed = now.since(self.since).as_secs_f64();
         let from = self.since;
         self.since = self.since.max(now);
@@ -57,7 +64,7 @@ impl Guest {
         if self.run != Run::Running {
             observe(Observation::Work { until: now, rate: 0.0 });
         } else if self.residency.is_some() {
-            self.run_incomplete(from, elapsed, arriving, observe);
+            self.run_incomplete(from, elapsed, inflow, observe);
         } else if let Some(cost) = self.tracking {
             let work = self.tracked_work(speed * elapsed, cost / self.vcpus);
             self.dirty_for(work);
@@ -116,6 +123,13 @@ impl Guest {
         Counted::new(bytes)
     }
 
+    /// Pages of a send that is no push have gone to intermediaries: so many bytes of each region.
+    pub(super) fn stage(&mut self, bytes: &[f64]) {
+        for (r, &more) in self.regions.iter_mut().zip(bytes) {
+            r.staged = (r.staged + more).min(r.size);
+        }
+    }
+
     /// Sizes of the regions, as a set of all pages.
     pub(super) fn memory(&self) -> Counted {
         self.count(|r| r.size)
@@ -145,6 +159,8 @@ impl GuestModel for Guest {
             vcpus: f64::from(vm.vcpus),
             tracking: None,
             residency: None,
+            places: Places::default(),
+            fetched: 0.0,
         }
     }
 
@@ -211,14 +227,67 @@ impl GuestModel for Guest {
 
     fn become_incomplete(&mut self, missing: &Counted, path: FaultPath) {
         for (r, &bytes) in self.regions.iter_mut().zip(missing.classes()) {
-            r.missing = bytes as f64;
+            r.missing = (bytes as f64 + r.staged).min(r.size);
             r.untouched = r.size;
         }
         self.residency = Some(Residency::new(path));
     }
 
-    fn become_complete(&mut self) {
-        self.residency = None;
+    fn source_sent(&mut self) {
+        for r in &mut self.regions {
+            r.missing = r.staged;
+        }
+        if self.places.is_empty() {
+            self.residency = None;
+        }
+    }
+
+    fn stage_fetched(&mut self) {
+        self.places = Places::default();
+        for r in &mut self.regions {
+            self.fetched += r.staged;
+            r.missing = r.at_source();
+            r.staged = 0.0;
+        }
+        if self.regions.iter().all(|r| r.missing <= 0.0) {
+            self.residency = None;
+        }
+    }
+
+    fn staged(&self) -> f64 {
+        self.regions.iter().map(|r| r.staged).sum()
+    }
+
+    fn fetched(&self) -> f64 {
+        self.fetched
+    }
+
+    fn backlog(&self, via: u16) -> f64 {
+        self.places.backlog(via)
+    }
+
+    fn stored(&self, via: u16) -> f64 {
+        self.places.stored(via)
+    }
+
+    /// Which of a region's pages are staged is not known: of those that go out again as many as of all.
+    fn supersede(&mut self, set: &Counted) {
+        if self.places.is_empty() {
+            return;
+        }
+        for (r, &bytes) in self.regions.iter_mut().zip(set.classes()) {
+            r.staged *= 1.0 - (bytes as f64 / r.size).min(1.0);
+        }
+        self.places.set_total(self.staged());
+    }
+
+    fn lose_stage(&mut self, via: u16) -> Counted {
+        let share = self.places.lose(via);
+        let lost = self.count(|r| r.staged * share);
+        for r in &mut self.regions {
+            r.staged *= 1.0 - share;
+        }
+        lost
     }
 
     fn change_workload(&mut self, workload: &Workload, memory: Bytes) -> Remap {
@@ -228,6 +297,7 @@ impl GuestModel for Guest {
             for (i, from) in self.regions.iter().enumerate() {
                 to.dirty += from.dirty * remap.share[i][j];
                 to.missing += from.missing * remap.share[i][j];
+                to.staged += from.staged * remap.share[i][j];
                 to.untouched += from.untouched * remap.share[i][j];
             }
         }
@@ -293,6 +363,7 @@ fn layout(regions: Vec<Region>, memory: Bytes) -> Vec<RegionState> {
             pattern: r.pattern,
             dirty: 0.0,
             missing: 0.0,
+            staged: 0.0,
             untouched: 0.0,
         })
         .collect();

@@ -3,14 +3,16 @@
 //! A round costs the same for 1 GiB and for 1 TiB.
 
 mod guest;
+mod places;
 mod residency;
 mod transfer;
 
-use crate::fidelity::{Fidelity, Kept, Load, TransferModel};
+use crate::fidelity::{Fidelity, GuestModel, Kept, Lanes, Load, TransferModel};
 use guest::Guest;
 use livemig_core::ledger::Observation;
 use livemig_core::pages::Counted;
 use livemig_core::units::Time;
+use residency::Inflow;
 use transfer::Transfer;
 
 /// The model that counts bytes per region.
@@ -22,16 +24,44 @@ impl Fidelity for Class {
     type Guest = Guest;
     type Transfer = Transfer;
 
-    fn advance(guest: &mut Guest, front: Option<(&mut Transfer, f64)>, now: Time, observe: &mut impl FnMut(Observation)) {
-        let mut arriving = 0.0;
-        if let Some((transfer, rate)) = front {
+    fn advance(
+        guest: &mut Guest,
+        front: Option<&mut Transfer>,
+        lanes: &Lanes<'_>,
+        now: Time,
+        observe: &mut impl FnMut(Observation),
+    ) {
+        let mut inflow = Inflow { gather: lanes.gather.iter().map(|l| l.1).sum(), ..Inflow::default() };
+        let scatter: f64 = lanes.via.iter().map(|l| l.1).sum();
+        if let Some(transfer) = front {
+            let before = transfer.left();
             // What has been sent depends on how dirty memory was at the beginning.
-            transfer.advance(now, rate, guest);
-            if transfer.load() == Load::Push {
-                arriving = rate / transfer.mean_factor();
+            let elapsed = transfer.advance(now, lanes.rate, guest);
+            match transfer.load() {
+                Load::Push => {
+                    let factor = transfer.mean_factor();
+                    inflow = Inflow { direct: lanes.direct / factor, scatter: scatter / factor, ..inflow };
+                }
+                Load::Pages if scatter > 0.0 && elapsed > 0.0 => {
+                    let share = scatter / lanes.rate;
+                    let gone = transfer.gone_since(&before).map(|bytes| bytes * share);
+                    guest.stage(&gone);
+                    guest.places.add(gone.iter().sum(), lanes.via, lanes.copies);
+                }
+                Load::Pages | Load::State => {}
             }
         }
-        guest.advance(now, arriving, observe);
+        guest.advance(now, inflow, observe);
+        let moved = guest.take_moved();
+        if moved.scattered > 0.0 {
+            guest.places.add(moved.scattered, lanes.via, lanes.copies);
+        }
+        if moved.fetched > 0.0 {
+            guest.places.fetch(moved.fetched, lanes.gather);
+        }
+        if !guest.places.is_empty() {
+            guest.places.set_total(guest.staged());
+        }
     }
 }
 

@@ -4,6 +4,10 @@
 //! 1 / (1 + faults per unit of work x stall / vCPUs) of its speed; what it asks for comes out of the migration's own bandwidth,
 //! the push gets the rest. The equations are integrated in steps in which the fault rate moves by at most 5 %, and in at most
 //! 64 steps between two events.
+//!
+//! Of what is missing a part is staged at intermediaries. A fault is answered by whoever has the page; what is asked for comes first in
+//! what reaches the destination, whether the source or an intermediary sends it, and push and gathering share the rest as their rates are.
+//! What the source sends in all does not depend on the faults: what does not go to the destination goes to intermediaries.
 
 use super::guest::{Guest, RegionState};
 use crate::fidelity::FaultPath;
@@ -17,14 +21,43 @@ const PAGE: f64 = PAGE_SIZE as f64;
 const MAX_STEPS: u32 = 64;
 const FAULT_RATE_CHANGE: f64 = 0.05;
 
+/// Bytes of pages per second while memory is missing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Inflow {
+    /// From the source to the destination.
+    pub(super) direct: f64,
+    /// From the source to intermediaries.
+    pub(super) scatter: f64,
+    /// From intermediaries to the destination.
+    pub(super) gather: f64,
+}
+
+impl Inflow {
+    /// What is there for faults: everything that reaches the destination. A source that sends nothing there straight interrupts what it
+    /// scatters; intermediaries that are not fetched from serve faults as fast as they come.
+    fn for_faults(&self) -> f64 {
+        let arriving = self.direct + self.gather;
+        if arriving > 0.0 { arriving } else { self.scatter }
+    }
+}
+
+/// Bytes of pages that have moved between source, intermediaries and destination.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moved {
+    pub(super) scattered: f64,
+    pub(super) fetched: f64,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Residency {
     /// Round trip and service of a fault, in seconds.
     stall: f64,
     /// The order of the push.
     order: Prepaging,
-    /// Bytes of pages that arrive per second, asked for or not.
-    rate: f64,
+    /// How fast pages move.
+    inflow: Inflow,
+    /// Bytes of pages that have moved and were not yet entered in the books of the intermediaries.
+    moved: Moved,
     /// Bytes of pages that the guest has asked for.
     demanded: f64,
     /// Faults and first touches not yet reported, below one.
@@ -34,7 +67,8 @@ pub(super) struct Residency {
 impl Residency {
     pub(super) fn new(path: FaultPath) -> Residency {
         let stall = (path.latency.times(2) + path.service).as_secs_f64();
-        Residency { stall, order: path.order, rate: 0.0, demanded: 0.0, carried: (0.0, 0.0) }
+        let (inflow, moved) = (Inflow::default(), Moved::default());
+        Residency { stall, order: path.order, inflow, moved, demanded: 0.0, carried: (0.0, 0.0) }
     }
 
     /// Faults and first touches as whole numbers; the remainder is kept for the next time.
@@ -64,6 +98,15 @@ impl RegionState {
         };
         (first, first * missing)
     }
+
+    /// Missing, and at the source.
+    pub(super) fn at_source(&self) -> f64 {
+        (self.missing - self.staged).max(0.0)
+    }
+
+    fn accessed_missing(&self) -> bool {
+        self.missing > 0.0 && self.accesses() > 0.0
+    }
 }
 
 /// The speeds that hold during one step.
@@ -80,14 +123,19 @@ impl Guest {
         self.residency.as_ref().map_or(0.0, |r| r.demanded)
     }
 
-    /// Missing pages, in whole bytes per region.
-    pub(super) fn missing(&self) -> Counted {
-        self.count(|r| r.missing)
+    /// Missing pages that the source has, in whole bytes per region.
+    pub(super) fn unsent(&self) -> Counted {
+        self.count(RegionState::at_source)
     }
 
-    pub(super) fn run_incomplete(&mut self, from: Time, elapsed: f64, arriving: f64, observe: &mut impl FnMut(Observation)) {
+    /// What has moved since this was last asked.
+    pub(super) fn take_moved(&mut self) -> Moved {
+        self.residency.as_mut().map_or_else(Moved::default, |r| std::mem::take(&mut r.moved))
+    }
+
+    pub(super) fn run_incomplete(&mut self, from: Time, elapsed: f64, inflow: Inflow, observe: &mut impl FnMut(Observation)) {
         let Some(mut residency) = self.residency.take() else { return };
-        residency.rate = arriving;
+        residency.inflow = inflow;
         let mut done = 0.0;
         for i in 1..=MAX_STEPS {
             let left = elapsed - done;
@@ -106,7 +154,7 @@ impl Guest {
     fn plan_step(&self, residency: &Residency, limit: f64, left: f64) -> Step {
         let full = self.share * self.cores_share;
         let per_work: f64 = self.regions.iter().map(|r| r.touches().1).sum();
-        let rate = residency.rate;
+        let rate = residency.inflow.for_faults();
         let stall = residency.stall + if rate > 0.0 { PAGE / rate } else { f64::INFINITY };
         let mut speed = if per_work > 0.0 { full / (1.0 + full * per_work * stall / self.vcpus) } else { full };
         if per_work * speed * PAGE > rate {
@@ -115,10 +163,11 @@ impl Guest {
         let faults = per_work * speed;
         let mut length = left;
         if limit.is_finite() {
-            // Every class loses at most 5 % of what can fault, by faults and by the push together.
-            let push = (rate - faults * PAGE).max(0.0);
-            for (r, share) in self.regions.iter().zip(self.push_shares(residency.order)) {
-                let loss = r.touches().1 * speed * PAGE + push * share;
+            // Every class loses at most 5 % of what can fault, by faults, push and gathering together.
+            let bulk = self.bulk(residency, faults);
+            let (push, gather) = self.bulk_shares(residency.order);
+            for (i, r) in self.regions.iter().enumerate() {
+                let loss = r.touches().1 * speed * PAGE + bulk.direct * push[i] + bulk.gather * gather[i];
                 if r.missing > 0.0 && loss > 0.0 {
                     let change = if r.accesses() > 0.0 { FAULT_RATE_CHANGE } else { 1.0 };
                     let floor = PAGE.max(r.size * 1e-3);
@@ -129,18 +178,45 @@ impl Guest {
         Step { length: length.max(1e-9).min(left), speed, stall, faults }
     }
 
+    /// What is left of the rates for pages that nobody has asked for, at so many faults per second.
+    fn bulk(&self, residency: &Residency, faults: f64) -> Inflow {
+        let Inflow { direct, scatter, gather } = residency.inflow;
+        let arriving = direct + gather;
+        let left = if arriving > 0.0 { (1.0 - faults * PAGE / arriving).max(0.0) } else { 0.0 };
+        if scatter <= 0.0 {
+            return Inflow { direct: direct * left, scatter: 0.0, gather: gather * left };
+        }
+        let missing: f64 = self.regions.iter().filter(|r| r.accessed_missing()).map(|r| r.touches().1).sum();
+        let staged: f64 = self.regions.iter().filter(|r| r.accessed_missing()).map(|r| r.touches().1 * r.staged / r.missing).sum();
+        let asked_of_source = if missing > 0.0 { faults * PAGE * (1.0 - staged / missing) } else { 0.0 };
+        let scatter = (direct + scatter - direct * left - asked_of_source).max(0.0);
+        Inflow { direct: direct * left, scatter, gather: gather * left }
+    }
+
     fn take_step(&mut self, residency: &mut Residency, step: &Step, observe: &mut impl FnMut(Observation)) {
-        let push = (residency.rate - step.faults * PAGE).max(0.0) * step.length;
-        let shares = self.push_shares(residency.order);
+        let bulk = self.bulk(residency, step.faults);
+        let (push_shares, _) = self.bulk_shares(residency.order);
+        let scattering = bulk.scatter * step.length;
+        // What is scattered within the step may be fetched within it too.
+        let gather_shares = self.shares(residency.order, |i, r| r.staged + (scattering * push_shares[i]).min(r.at_source()));
         let (mut faults, mut touches) = (0.0, 0.0);
-        for (r, share) in self.regions.iter_mut().zip(shares) {
+        for (i, r) in self.regions.iter_mut().enumerate() {
             let (first, missed) = r.touches();
             let work = step.speed * step.length;
             let asked = (missed * work * PAGE).min(r.missing);
+            let asked_staged = if r.missing > 0.0 { asked * r.staged / r.missing } else { 0.0 };
             faults += asked / PAGE;
             touches += (first - missed) * work;
-            r.missing = (r.missing - asked - push * share).max(0.0);
+            let pushed = bulk.direct * step.length * push_shares[i];
+            let at_source = (r.at_source() - (asked - asked_staged) - pushed).max(0.0);
+            let scattered = (scattering * push_shares[i]).min(at_source);
+            let fetched = (bulk.gather * step.length * gather_shares[i]).min(r.staged - asked_staged + scattered);
+            r.staged = (r.staged - asked_staged + scattered - fetched).max(0.0);
+            r.missing = at_source - scattered + r.staged;
             r.untouched = (r.untouched - first * work * PAGE).max(r.missing);
+            residency.moved.scattered += scattered;
+            residency.moved.fetched += fetched;
+            self.fetched += fetched + asked_staged;
         }
         residency.demanded += faults * PAGE;
         let (count, present) = residency.whole(faults, touches);
@@ -152,19 +228,26 @@ impl Guest {
         }
     }
 
-    /// Which share of the push goes to each region.
-    fn push_shares(&self, order: Prepaging) -> [f64; livemig_core::pages::CLASSES] {
+    /// Which share of what the source sends, and of what is fetched, is of each region.
+    fn bulk_shares(&self, order: Prepaging) -> (Shares, Shares) {
+        (self.shares(order, |_, r| r.at_source()), self.shares(order, |_, r| r.staged))
+    }
+
+    /// Which share of a stream is of each region, of those of which there is something `left`.
+    fn shares(&self, order: Prepaging, left: impl Fn(usize, &RegionState) -> f64) -> Shares {
         let mut shares = [0.0; livemig_core::pages::CLASSES];
-        let faults: f64 = self.regions.iter().map(|r| r.touches().1).sum();
+        let some = |i: usize, r: &RegionState| left(i, r) > 0.0;
+        let regions = || self.regions.iter().enumerate();
+        let faults: f64 = regions().filter(|&(i, r)| some(i, r)).map(|(_, r)| r.touches().1).sum();
         match order {
             // Bubbles grow where the faults are.
             Prepaging::Bubbling { .. } if faults > 0.0 => {
-                for (r, s) in self.regions.iter().zip(&mut shares) {
-                    *s = r.touches().1 / faults;
+                for (i, r) in regions() {
+                    shares[i] = if some(i, r) { r.touches().1 / faults } else { 0.0 };
                 }
             }
             Prepaging::Bubbling { .. } | Prepaging::AddressOrder => {
-                if let Some(first) = self.regions.iter().position(|r| r.missing > 0.0) {
+                if let Some((first, _)) = regions().find(|&(i, r)| some(i, r)) {
                     shares[first] = 1.0;
                 }
             }
@@ -172,3 +255,5 @@ impl Guest {
         shares
     }
 }
+
+type Shares = [f64; livemig_core::pages::CLASSES];

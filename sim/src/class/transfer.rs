@@ -49,6 +49,8 @@ pub(crate) struct Transfer {
     wire_left: f64,
     sent: f64,
     skipped: f64,
+    /// As it was before the last step.
+    skipped_before: f64,
     since: Time,
 }
 
@@ -62,12 +64,32 @@ impl Transfer {
         self.left.iter().zip(&self.joined).map(|(l, j)| l + j)
     }
 
-    /// Brings the transfer to `now` at `rate` wire bytes per second. The guest must not have been advanced past the time of the last call.
-    pub(super) fn advance(&mut self, now: Time, rate: f64, guest: &Guest) {
+    /// Bytes of pages not yet sent, by class.
+    pub(super) fn left(&self) -> [f64; CLASSES] {
+        let mut left = self.left;
+        left.iter_mut().zip(&self.joined).for_each(|(l, j)| *l += j);
+        left
+    }
+
+    /// Of the pages that were `left`, what has gone since then, by class; what was left out does not count.
+    pub(super) fn gone_since(&self, left: &[f64; CLASSES]) -> [f64; CLASSES] {
+        let mut gone = [0.0; CLASSES];
+        for ((gone, before), now) in gone.iter_mut().zip(left).zip(self.left()) {
+            *gone = (before - now).max(0.0);
+        }
+        let all: f64 = gone.iter().sum();
+        let skipped = self.skipped - self.skipped_before;
+        if all > 0.0 && skipped > 0.0 { gone.map(|g| g * (1.0 - skipped / all).max(0.0)) } else { gone }
+    }
+
+    /// Brings the transfer to `now` at `rate` wire bytes per second; returns how long it has had them. The guest must not have been
+    /// advanced past the time of the last call.
+    pub(super) fn advance(&mut self, now: Time, rate: f64, guest: &Guest) -> f64 {
         let elapsed = now.since(self.since).as_secs_f64();
         self.since = self.since.max(now);
+        self.skipped_before = self.skipped;
         if elapsed <= 0.0 || rate <= 0.0 {
-            return;
+            return 0.0;
         }
         if self.skips {
             let walk = self.walk(guest, rate, elapsed);
@@ -75,7 +97,7 @@ impl Transfer {
             self.sent += walk.wire;
             self.skipped += walk.skipped;
             self.wire_left = self.wire_of_left();
-            return;
+            return elapsed;
         }
         let gone = (rate * elapsed).min(self.wire_left);
         self.sent += gone;
@@ -83,6 +105,7 @@ impl Transfer {
         if self.load == Load::Pages {
             self.drop_first(gone);
         }
+        elapsed
     }
 
     fn drop_first(&mut self, mut wire: f64) {
@@ -96,6 +119,15 @@ impl Transfer {
             }
         }
         self.move_up();
+    }
+
+    /// Of the missing pages that the source has, those of this push: all, unless others wait behind it.
+    fn mine(&self, at_source: &Counted) -> Counted {
+        let (mine, all) = (self.wire_left / self.mean_factor(), at_source.len().0 as f64);
+        if all - mine < PAGE_SIZE as f64 {
+            return at_source.clone();
+        }
+        Counted::new(at_source.classes().map(|b| (b as f64 * mine / all) as u64))
     }
 
     /// When the first pages have all gone, those that joined are first.
@@ -139,6 +171,7 @@ impl TransferModel for Transfer {
             wire_left: 0.0,
             sent: 0.0,
             skipped: 0.0,
+            skipped_before: 0.0,
             since: now,
         };
         transfer.wire_left = transfer.wire_of_left();
@@ -157,6 +190,7 @@ impl TransferModel for Transfer {
             wire_left: state.0 as f64,
             sent: 0.0,
             skipped: 0.0,
+            skipped_before: 0.0,
             since: now,
         }
     }
@@ -207,9 +241,30 @@ impl TransferModel for Transfer {
                 }
                 Counted::new(bytes)
             }
-            Load::Push => guest.missing(),
+            Load::Push => self.mine(&guest.unsent()),
             Load::State => Counted::default(),
         }
+    }
+
+    fn take_out(&mut self, most: Bytes, guest: &Guest) -> Counted {
+        let mut bytes = [0; CLASSES];
+        let unsent = self.unsent(guest);
+        if let Some(class) = unsent.classes().iter().position(|&b| b > 0) {
+            bytes[class] = unsent.classes()[class].min(most.0);
+            let mut left = bytes[class] as f64;
+            let wire = left * self.cost.factor[class];
+            if self.load == Load::Pages {
+                for pages in [&mut self.left[class], &mut self.joined[class]] {
+                    let here = pages.min(left);
+                    *pages -= here;
+                    left -= here;
+                }
+                self.wire_left = self.wire_of_left();
+            } else {
+                self.wire_left = (self.wire_left - wire).max(0.0);
+            }
+        }
+        Counted::new(bytes)
     }
 
     fn time_left(&self, rate: f64, guest: &Guest) -> f64 {

@@ -3,10 +3,11 @@
 //! The guest works on its own, event by event, up to whatever moment it is asked to ([`Guest::run_to`]); a sender that wants to
 //! know whether a page is dirty when its turn comes asks for that moment.
 
+use super::places::Places;
 use super::residency::Residency;
 use super::sampler::{Hit, Sampler};
 use super::transfer::Transfer;
-use crate::fidelity::{FaultPath, GuestModel, Run};
+use crate::fidelity::{FaultPath, GuestModel, Lanes, Run};
 use livemig_core::ledger::Observation;
 use livemig_core::pages::{Bitmap, PageSet};
 use livemig_core::units::{Bytes, PageIndex, Share, Time};
@@ -29,6 +30,8 @@ pub(crate) struct Guest {
     /// Seconds that a first write to a clean page costs, where writes are tracked.
     tracking: Option<f64>,
     pub(super) residency: Option<Residency>,
+    /// What intermediaries have.
+    pub(super) places: Places,
     /// Where a limited collection goes on.
     collected_to: PageIndex,
     since: Time,
@@ -61,9 +64,15 @@ impl Guest {
     }
 
     /// Brings the guest, and the push that it waits for, to the moment `to`.
-    pub(super) fn run_to(&mut self, to: f64, push: Option<(&mut Transfer, f64)>, observe: &mut impl FnMut(Observation)) {
+    pub(super) fn run_to(
+        &mut self,
+        to: f64,
+        push: Option<&mut Transfer>,
+        lanes: &Lanes<'_>,
+        observe: &mut impl FnMut(Observation),
+    ) {
         if self.residency.is_some() {
-            self.run_incomplete(to, push, observe);
+            self.run_incomplete(to, push, lanes, observe);
         }
         if self.at < to && self.tracking.is_some() && self.speed() > 0.0 {
             self.run_tracked(to, observe);
@@ -146,6 +155,7 @@ impl GuestModel for Guest {
             dirty: Bitmap::default(),
             tracking: None,
             residency: None,
+            places: Places::default(),
             collected_to: PageIndex(0),
             since: Time::ZERO,
             at: 0.0,
@@ -214,15 +224,48 @@ impl GuestModel for Guest {
     }
 
     fn become_incomplete(&mut self, missing: &Bitmap, path: FaultPath) {
-        self.residency = Some(Residency::new(missing.clone(), path));
+        let mut all = missing.clone();
+        all.insert_all(self.places.staged());
+        self.residency = Some(Residency::new(all, path));
         self.renew();
     }
 
-    fn become_complete(&mut self) {
+    fn source_sent(&mut self) {
         let at = self.at;
         if let Some(residency) = &mut self.residency {
-            residency.all_sent(at);
+            residency.all_sent(at, self.places.staged());
         }
+    }
+
+    fn stage_fetched(&mut self) {
+        let at = self.at;
+        if let Some(residency) = &mut self.residency {
+            residency.all_sent(at, &Bitmap::default());
+        }
+    }
+
+    fn staged(&self) -> f64 {
+        self.places.staged().len().0 as f64
+    }
+
+    fn fetched(&self) -> f64 {
+        self.places.fetched
+    }
+
+    fn backlog(&self, via: u16) -> f64 {
+        self.places.backlog(via)
+    }
+
+    fn stored(&self, via: u16) -> f64 {
+        self.places.stored(via)
+    }
+
+    fn supersede(&mut self, set: &Bitmap) {
+        self.places.forget(set);
+    }
+
+    fn lose_stage(&mut self, via: u16) -> Bitmap {
+        self.places.lose(via)
     }
 
     fn change_workload(&mut self, workload: &Workload, memory: Bytes) {

@@ -10,11 +10,13 @@
 
 mod access;
 mod guest;
+mod places;
 mod residency;
 mod sampler;
+mod scatter;
 mod transfer;
 
-use crate::fidelity::{Fidelity, Kept, Load, TransferModel};
+use crate::fidelity::{Fidelity, Kept, Lanes, Load, TransferModel};
 use guest::Guest;
 use livemig_core::ledger::Observation;
 use livemig_core::pages::Bitmap;
@@ -30,15 +32,21 @@ impl Fidelity for Page {
     type Guest = Guest;
     type Transfer = Transfer;
 
-    fn advance(guest: &mut Guest, front: Option<(&mut Transfer, f64)>, now: Time, observe: &mut impl FnMut(Observation)) {
+    fn advance(
+        guest: &mut Guest,
+        front: Option<&mut Transfer>,
+        lanes: &Lanes<'_>,
+        now: Time,
+        observe: &mut impl FnMut(Observation),
+    ) {
         if now > guest.since() {
             let to = guest::seconds(now);
             match front {
-                Some((push, rate)) if push.load() == Load::Push => guest.run_to(to, Some((push, rate)), observe),
-                Some((transfer, rate)) => transfer.advance(guest, to, rate, observe),
+                Some(push) if push.load() == Load::Push => guest.run_to(to, Some(push), lanes, observe),
+                Some(transfer) => transfer.advance(guest, to, lanes, observe),
                 None => {}
             }
-            guest.run_to(to, None, observe);
+            guest.run_to(to, None, lanes, observe);
             guest.arrive_at(now, observe);
         }
     }

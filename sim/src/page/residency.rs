@@ -7,7 +7,7 @@
 use super::guest::Guest;
 use super::sampler::Hit;
 use super::transfer::Transfer;
-use crate::fidelity::FaultPath;
+use crate::fidelity::{FaultPath, Lanes};
 use livemig_core::ledger::Observation;
 use livemig_core::pages::Bitmap;
 use livemig_core::units::{PageIndex, Span};
@@ -43,6 +43,10 @@ struct Waiter {
 enum Next {
     Arrival,
     Sent,
+    /// A page has left the source for intermediaries.
+    Scattered,
+    /// A page has left an intermediary.
+    Fetched,
     Request,
     Access,
     End,
@@ -71,11 +75,12 @@ impl Residency {
         self.in_flight.push_back((at + self.latency, page));
     }
 
-    /// What rounding has left has left the source too.
-    pub(super) fn all_sent(&mut self, at: f64) {
+    /// What rounding has left has left the source too; all that is missing but not `staged` is on its way.
+    pub(super) fn all_sent(&mut self, at: f64, staged: &Bitmap) {
         let on_their_way: Bitmap = self.in_flight.iter().map(|f| f.1).collect();
         let mut rest = self.missing.clone();
         rest.remove_all(&on_their_way);
+        rest.remove_all(staged);
         for page in rest.iter() {
             self.sent(at, page);
         }
@@ -121,26 +126,47 @@ impl Residency {
 }
 
 impl Guest {
-    pub(super) fn run_incomplete(&mut self, to: f64, push: Option<(&mut Transfer, f64)>, observe: &mut impl FnMut(Observation)) {
+    pub(super) fn run_incomplete(
+        &mut self,
+        to: f64,
+        push: Option<&mut Transfer>,
+        lanes: &Lanes<'_>,
+        observe: &mut impl FnMut(Observation),
+    ) {
         let Some(mut residency) = self.residency.take() else { return };
-        let (mut push, rate) = push.map_or((None, 0.0), |(push, rate)| (Some(push), rate));
-        if push.as_deref_mut().is_some_and(Transfer::greet) {
-            residency.ask_again(self.at);
+        let mut push = push;
+        let (rate, scatter) = (lanes.direct, lanes.rate - lanes.direct);
+        if let Some(push) = push.as_deref_mut() {
+            if push.greet() {
+                residency.ask_again(self.at);
+            }
+            push.set_lanes(lanes);
         }
+        // Pages that are waited for share the way of those that come straight, while nothing is fetched.
+        let otherwise = if push.is_some() && rate > 0.0 { rate } else { scatter };
         while !residency.is_over() {
             if let Some(push) = push.as_deref_mut().filter(|_| rate > 0.0) {
                 push.load_next();
             }
+            if let Some(push) = push.as_deref_mut().filter(|_| scatter > 0.0) {
+                push.load_scatter(rate <= 0.0);
+            }
+            self.places.set_rates(lanes.gather, otherwise);
             let running = self.vcpus - residency.waiting();
             let speed = self.speed() * f64::from(running) / f64::from(self.vcpus);
             let ahead = if speed > 0.0 { self.sampler.ahead(&residency.touched) } else { f64::INFINITY };
             let access = if speed > 0.0 { self.at + ahead / speed } else { f64::INFINITY };
             let sent = push.as_deref().map_or(f64::INFINITY, |p| self.at + p.wire_time(rate));
-            let request = push.as_deref().and_then(|_| residency.requests.front()).map_or(f64::INFINITY, |r| r.0);
+            let scattered = push.as_deref().and_then(Transfer::next_scattered);
+            let fetched = self.places.next();
+            let asked = residency.requests.front().filter(|r| push.is_some() || self.places.staged().contains(r.1));
+            let request = asked.map_or(f64::INFINITY, |r| r.0);
             let arrival = residency.in_flight.front().map_or(f64::INFINITY, |f| f.0);
             let (next, at) = first_of(&[
                 (Next::Arrival, arrival),
                 (Next::Sent, sent),
+                (Next::Scattered, scattered.map_or(f64::INFINITY, |s| self.at + s.0)),
+                (Next::Fetched, fetched.map_or(f64::INFINITY, |f| self.at + f.0)),
                 (Next::Request, request),
                 (Next::Access, access),
                 (Next::End, to),
@@ -148,7 +174,9 @@ impl Guest {
             let at = at.max(self.at);
             if let Some(push) = push.as_deref_mut() {
                 push.carry((at - self.at) * rate);
+                push.carry_scatter(at - self.at);
             }
+            self.places.pass(at - self.at);
             let work = if next == Next::Access { ahead } else { ((at - self.at) * speed).min(ahead) };
             if speed > 0.0 {
                 self.sampler.pass(work);
@@ -158,8 +186,19 @@ impl Guest {
                 (Next::Arrival, _) => self.page_arrives(&mut residency, observe),
                 (Next::Access, _) => self.access(&mut residency),
                 (Next::Sent, Some(push)) => residency.sent(at, push.unload()),
-                (Next::Request, Some(push)) => push.ask(residency.requests.pop_front().map(|r| r.1)),
-                (Next::Sent | Next::Request, None) => unreachable!("nobody sends"),
+                (Next::Scattered, Some(push)) => self.page_scattered(&mut residency, push, scattered.map_or(0, |s| s.1)),
+                (Next::Fetched, _) => {
+                    let page = fetched.and_then(|f| self.places.unload(f.1));
+                    page.into_iter().for_each(|page| residency.sent(at, page));
+                }
+                (Next::Request, push) => {
+                    let page = residency.requests.pop_front().map(|r| r.1);
+                    match page.filter(|&p| self.places.staged().contains(p)) {
+                        Some(page) => self.places.ask(page),
+                        None => push.into_iter().for_each(|push| push.ask(page)),
+                    }
+                }
+                (Next::Sent | Next::Scattered, None) => unreachable!("nobody sends"),
                 (Next::End, _) => break,
             }
         }
@@ -168,6 +207,18 @@ impl Guest {
         }
         if !residency.is_over() {
             self.residency = Some(residency);
+        }
+    }
+
+    /// A page has left the source on the way to intermediaries, or, where nothing goes straight, to the guest that waits for it.
+    fn page_scattered(&mut self, residency: &mut Residency, push: &mut Transfer, wire: usize) {
+        let (page, asked) = push.unload_scattered(wire);
+        if asked {
+            return residency.sent(self.at, page);
+        }
+        self.places.store(page, push.holders(wire));
+        if residency.waiters.iter().any(|w| w.page == page) {
+            self.places.ask(page);
         }
     }
 
@@ -196,6 +247,6 @@ impl Guest {
 }
 
 /// What comes first; of two at the same moment the one that is named first.
-fn first_of(all: &[(Next, f64); 5]) -> (Next, f64) {
+fn first_of(all: &[(Next, f64); 7]) -> (Next, f64) {
     all.iter().copied().fold((Next::End, f64::INFINITY), |first, other| if other.1 < first.1 { other } else { first })
 }

@@ -1,7 +1,7 @@
 //! Pages with an identity, or device state, on their way over the migration's bandwidth, one page after the other.
 
 use super::guest::Guest;
-use crate::fidelity::{Load, TransferModel, WirePrice};
+use crate::fidelity::{Lanes, Load, TransferModel, WirePrice};
 use livemig_core::ledger::Observation;
 use livemig_core::pages::{Bitmap, PageSet};
 use livemig_core::push_plan::PushPlan;
@@ -39,11 +39,19 @@ impl WireCost {
 
 /// The page, or the state, that is being sent.
 #[derive(Clone, Copy, Debug)]
-struct OnWire {
+pub(super) struct OnWire {
     page: Option<PageIndex>,
     whole: f64,
-    left: f64,
-    asked: bool,
+    pub(super) left: f64,
+    pub(super) asked: bool,
+}
+
+/// A way to an intermediary, with the page that is on it.
+#[derive(Debug)]
+pub(super) struct ScatterWire {
+    pub(super) via: u16,
+    pub(super) rate: f64,
+    pub(super) on_wire: Option<OnWire>,
 }
 
 #[derive(Debug)]
@@ -61,6 +69,10 @@ pub(crate) struct Transfer {
     /// Pages that the guest waits for, taken out of the plan.
     asked: VecDeque<PageIndex>,
     on_wire: Option<OnWire>,
+    /// The ways to intermediaries.
+    pub(super) scatter: Vec<ScatterWire>,
+    /// How many of them store each page.
+    pub(super) copies: usize,
     wire_left: f64,
     sent: f64,
     demanded: f64,
@@ -71,10 +83,15 @@ pub(crate) struct Transfer {
 
 impl Transfer {
     /// Brings a transfer that is no push to the moment `to`, and the guest as far as it matters.
-    pub(super) fn advance(&mut self, guest: &mut Guest, to: f64, rate: f64, observe: &mut impl FnMut(Observation)) {
+    pub(super) fn advance(&mut self, guest: &mut Guest, to: f64, lanes: &Lanes<'_>, observe: &mut impl FnMut(Observation)) {
         let mut at = guest.at;
+        let rate = lanes.rate;
         if rate <= 0.0 {
             return;
+        }
+        if !lanes.via.is_empty() {
+            self.set_lanes(lanes);
+            return self.advance_scattering(guest, to, lanes.direct, observe);
         }
         while self.take_next(guest, at, observe) {
             let end = at + self.wire_time(rate);
@@ -88,11 +105,11 @@ impl Transfer {
     }
 
     /// Puts the next page on the wire if that is free: one that is not dirty again at this moment, if these are left out.
-    fn take_next(&mut self, guest: &mut Guest, at: f64, observe: &mut impl FnMut(Observation)) -> bool {
+    pub(super) fn take_next(&mut self, guest: &mut Guest, at: f64, observe: &mut impl FnMut(Observation)) -> bool {
         while self.on_wire.is_none() {
             let Some(page) = self.next_page() else { return false };
             if self.skips {
-                guest.run_to(at, None, observe);
+                guest.run_to(at, None, &Lanes::NONE, observe);
                 if guest.dirty.contains(page) {
                     self.skipped += PAGE;
                     self.wire_left -= self.cost.of(page);
@@ -104,7 +121,7 @@ impl Transfer {
         true
     }
 
-    fn next_page(&mut self) -> Option<PageIndex> {
+    pub(super) fn next_page(&mut self) -> Option<PageIndex> {
         if self.plan.left() == 0 && self.joined.count() > 0 {
             self.plan = PushPlan::new(std::mem::take(&mut self.joined), Prepaging::AddressOrder);
         }
@@ -114,8 +131,12 @@ impl Transfer {
     }
 
     fn put_on_wire(&mut self, page: PageIndex, asked: bool) {
+        self.on_wire = Some(self.wire_of(page, asked));
+    }
+
+    pub(super) fn wire_of(&self, page: PageIndex, asked: bool) -> OnWire {
         let whole = self.cost.of(page);
-        self.on_wire = Some(OnWire { page: Some(page), whole, left: whole, asked });
+        OnWire { page: Some(page), whole, left: whole, asked }
     }
 
     /// Puts the next page of a push on the wire if that is free: what is waited for goes first.
@@ -152,6 +173,10 @@ impl Transfer {
 
     fn finish_page(&mut self) -> Option<PageIndex> {
         let on_wire = self.on_wire.take()?;
+        self.finish_wire(on_wire)
+    }
+
+    pub(super) fn finish_wire(&mut self, on_wire: OnWire) -> Option<PageIndex> {
         self.wire_left -= on_wire.left;
         self.sent += on_wire.left;
         if on_wire.asked {
@@ -163,9 +188,39 @@ impl Transfer {
         on_wire.page
     }
 
+    /// The page on the way straight to the destination has gone.
+    pub(super) fn finish_straight(&mut self) {
+        self.finish_page();
+    }
+
+    /// So many more bytes have gone.
+    pub(super) fn count_sent(&mut self, bytes: f64) {
+        self.wire_left -= bytes;
+        self.sent += bytes;
+    }
+
+    /// What is on a way that is closed goes again, from its beginning.
+    pub(super) fn send_again(&mut self, on_wire: OnWire) {
+        self.wire_left += on_wire.whole - on_wire.left;
+        if let Some(page) = on_wire.page {
+            self.plan.add(page);
+        }
+    }
+
+    /// The next page that the guest waits for.
+    pub(super) fn next_asked(&mut self) -> Option<PageIndex> {
+        self.asked.pop_front()
+    }
+
+    /// What is on the wires.
+    fn all_on_wire(&self) -> impl Iterator<Item = OnWire> {
+        self.on_wire.iter().chain(self.scatter.iter().filter_map(|w| w.on_wire.as_ref())).copied()
+    }
+
     /// Nothing is left but what rounding has left.
     fn left_over(&self) -> bool {
-        self.plan.left() == 0 && self.joined.count() == 0 && self.asked.is_empty() && self.on_wire.is_none()
+        let on_wire = self.on_wire.is_some() || self.scatter.iter().any(|w| w.on_wire.is_some());
+        self.plan.left() == 0 && self.joined.count() == 0 && self.asked.is_empty() && !on_wire
     }
 
     /// The page on the wire has gone.
@@ -207,6 +262,8 @@ impl TransferModel for Transfer {
             reached: PageIndex(0),
             asked: VecDeque::new(),
             on_wire: None,
+            scatter: Vec::new(),
+            copies: 1,
             wire_left: cost.of_all(&send.set),
             sent: 0.0,
             demanded: 0.0,
@@ -228,6 +285,8 @@ impl TransferModel for Transfer {
             reached: PageIndex(0),
             asked: VecDeque::new(),
             on_wire: Some(OnWire { page: None, whole, left: whole, asked: false }),
+            scatter: Vec::new(),
+            copies: 1,
             wire_left: whole,
             sent: 0.0,
             demanded: 0.0,
@@ -255,7 +314,7 @@ impl TransferModel for Transfer {
     /// The page on the wire counts as far as it has not gone.
     fn pending(&self) -> f64 {
         let waiting = self.plan.left() + self.joined.count() + self.asked.len() as u64;
-        let on_wire = self.on_wire.filter(|w| w.page.is_some() && w.whole > 0.0).map_or(0.0, |w| w.left / w.whole);
+        let on_wire: f64 = self.all_on_wire().filter(|w| w.page.is_some() && w.whole > 0.0).map(|w| w.left / w.whole).sum();
         (waiting as f64 + on_wire) * PAGE
     }
 
@@ -274,10 +333,24 @@ impl TransferModel for Transfer {
     fn unsent(&self, _guest: &Guest) -> Bitmap {
         let mut unsent = self.plan.rest().clone();
         unsent.merge(self.joined.clone());
-        for &page in self.asked.iter().chain(self.on_wire.iter().filter_map(|w| w.page.as_ref())) {
+        for page in self.asked.iter().copied().chain(self.all_on_wire().filter_map(|w| w.page)) {
             unsent.insert(page);
         }
         unsent
+    }
+
+    fn take_out(&mut self, most: Bytes, _guest: &Guest) -> Bitmap {
+        let mut out = Bitmap::default();
+        while out.len() < most
+            && let Some(page) = self.next_page().or_else(|| self.scatter.iter_mut().find_map(|w| w.on_wire.take()?.page))
+        {
+            self.wire_left = (self.wire_left - self.cost.of(page)).max(0.0);
+            out.insert(page);
+        }
+        if self.left_over() {
+            self.wire_left = 0.0;
+        }
+        out
     }
 
     /// What is left out makes room for what comes after it, so that the end cannot be foretold; it is looked for again when

@@ -27,6 +27,9 @@ pub(crate) fn ideal() -> Calibration {
         page_header: Bytes::ZERO,
         zero_page: Bytes::ZERO,
         control_message: Bytes::ZERO,
+        location_message: Bytes::ZERO,
+        probe: Bytes::ZERO,
+        gather_per_page: Span::ZERO,
         swap: Rate(1e15),
     }
 }
@@ -41,11 +44,21 @@ pub(crate) fn host(name: &str, rate: f64) -> Host {
         memory: None,
         reception: None,
         swap: Rate(60e6),
+        service: None,
     }
 }
 
 pub(crate) fn vm(host: u32, memory: Bytes, workload: Workload) -> Vm {
-    Vm { name: "vm".into(), host: HostId(host), memory, vcpus: 1, workload, traffic: Traffic::default(), zero_share: 0.0 }
+    Vm {
+        name: "vm".into(),
+        host: HostId(host),
+        memory,
+        vcpus: 1,
+        workload,
+        traffic: Traffic::default(),
+        zero_share: 0.0,
+        shared_share: 0.0,
+    }
 }
 
 /// One guest that moves between two hosts with one NIC of `rate` bytes per second each.

@@ -46,6 +46,8 @@ pub(crate) struct Host {
     pub(crate) reception: Option<Value<Rate>>,
     /// Rate at which it frees memory for an arriving guest that does not fit. Default: that of the calibration.
     pub(crate) swap: Option<Value<Rate>>,
+    /// What an intermediary can store and hand out per second, together. Default: no limit.
+    pub(crate) service: Option<Value<Rate>>,
 }
 
 /// What a host is for.
@@ -94,6 +96,8 @@ pub(crate) struct Vm {
     pub(crate) traffic: Option<Traffic>,
     /// Share of its memory that is pages of zeros. Default: 0.
     pub(crate) zero: Option<Value<Fraction>>,
+    /// Share of its memory whose content is the same in every VM with such a share. Default: 0.
+    pub(crate) shared: Option<Value<Fraction>>,
 }
 
 /// Offered traffic of a guest with hosts outside of the scenario.

@@ -10,7 +10,9 @@ mod workload;
 pub(crate) use cluster::{Flow, Host, Nic, Rack, Role, Traffic, Vm};
 pub(crate) use drain::{Drain, Names, Order, Placement};
 pub(crate) use plan::{Event, Migrate};
-pub(crate) use strategy::{Escalation, OnTimeout, Options, Prepaging, Snapshots, Stop, Strategy, Throttle, ThrottleStart};
+pub(crate) use strategy::{
+    Escalation, GatherWhen, OnTimeout, Options, Prepaging, Snapshots, Stop, Strategy, Throttle, ThrottleStart,
+};
 pub(crate) use workload::{Accesses, Curve, HotCold, Phases, Steady, Trace, Workload, Zipf};
 
 use super::value::{At, Constant};

@@ -67,6 +67,10 @@ pub(crate) struct Options {
     pub(crate) skip_redirtied: Option<At<bool>>,
     /// In which order pages are pushed after the switch.
     pub(crate) prepaging: Option<At<Prepaging>>,
+    /// Pages that are pushed after the switch go to intermediaries too, which keep them until the destination gathers them.
+    pub(crate) scatter: Option<At<Scatter>>,
+    /// Snapshots go to the intermediaries instead of the destination, which gathers them after the switch.
+    pub(crate) staging: Option<At<bool>>,
     /// When a migration that takes too long is ended, and how.
     pub(crate) timeout: Option<At<Timeout>>,
     /// How long a cut link may stay cut before the switch until the migration is given up.
@@ -231,6 +235,33 @@ pub(crate) enum Prepaging {
     AddressOrder,
     /// Bubbles around the last faults; the value is how many are remembered.
     Bubbling(u16),
+}
+
+/// How pages go over intermediaries.
+#[derive(Clone, Copy, Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Scatter {
+    /// Straight to the destination what it takes, the rest to intermediaries; otherwise all that it does not ask for goes to
+    /// intermediaries. Default: true.
+    pub(crate) direct: Option<bool>,
+    /// How many intermediaries store each page; at least 1. Default: 1.
+    pub(crate) copies: Option<u16>,
+    /// When the destination begins to gather. Default: after the eviction with `direct`, otherwise at once.
+    pub(crate) gather: Option<GatherWhen>,
+    /// The destination gathers at most this fast. Default: no limit.
+    pub(crate) gather_limit: Option<Constant<Rate>>,
+    /// What an intermediary has already, from whichever VM, is not sent to it again. Default: false.
+    pub(crate) dedup: Option<bool>,
+}
+
+/// When the destination begins to gather.
+#[derive(Clone, Copy, Debug, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum GatherWhen {
+    /// While the source still sends.
+    Concurrent,
+    /// When the source is released.
+    AfterEviction,
 }
 
 /// A time limit for everything before the switch.

@@ -85,6 +85,7 @@ fn host(raw: &raw::Host, member: &Member<'_>, calibration: &Calibration, racks: 
         memory: optional(raw.memory.as_ref(), member, "host.memory")?,
         reception: positive(&raw.reception, "host.reception")?,
         swap: positive(&raw.swap, "host.swap")?.unwrap_or(calibration.swap),
+        service: positive(&raw.service, "host.service")?,
     })
 }
 
@@ -186,6 +187,7 @@ fn vm(raw: &raw::Vm, member: &Member<'_>, host: HostId, files: &mut Files) -> Re
         workload,
         traffic: raw.traffic.as_ref().map_or(Ok(Traffic::default()), |raw| traffic(raw, member, "vm.traffic"))?,
         zero_share: optional(raw.zero.as_ref(), member, "vm.zero")?.map_or(0.0, |f| f.0),
+        shared_share: optional(raw.shared.as_ref(), member, "vm.shared")?.map_or(0.0, |f| f.0),
     })
 }
 

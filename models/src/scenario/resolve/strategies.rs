@@ -9,7 +9,7 @@ use livemig_core::policy::snapshot::{Adaptive, Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Clark, Escalation, FixedRounds, KubeVirt, PMigrate, Qemu, SimGrid, StopRule};
 use livemig_core::policy::throttle::{AutoConverge, CpuScheduling, DirtyLimit, Start, ThrottlePolicy};
 use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
-use livemig_core::strategy::{Ahead, LiveCopy, PRESETS, Preset, Spec, preset};
+use livemig_core::strategy::{Ahead, GatherWhen, LiveCopy, PRESETS, Preset, Scatter, Spec, preset};
 use livemig_core::units::Span;
 use livemig_core::vocabulary::Prepaging;
 
@@ -103,6 +103,7 @@ fn apply(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Faul
     apply_ahead(options, preset, spec)?;
     apply_live(options, preset, spec)?;
     apply_push(options, preset, spec)?;
+    apply_scatter(options, preset, spec)?;
     apply_timeout(options, preset, spec)
 }
 
@@ -144,6 +145,30 @@ fn apply_push(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(),
         raw::Prepaging::AddressOrder => Prepaging::AddressOrder,
         raw::Prepaging::Bubbling(pivots) => Prepaging::Bubbling { pivots },
     };
+    Ok(())
+}
+
+fn apply_scatter(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Fault> {
+    if let Some(at) = &options.scatter {
+        let push = spec.push.as_mut();
+        let push = push.ok_or_else(|| senseless(at.line, "scatter", preset, "it pushes no memory after the switch"))?;
+        let raw = at.value;
+        let before = push.scatter;
+        let direct = raw.direct.unwrap_or_else(|| before.is_none_or(|s| s.direct));
+        let mut scatter = before.filter(|s| s.direct == direct).unwrap_or_else(|| Scatter::new(direct));
+        scatter.copies = raw.copies.unwrap_or(scatter.copies);
+        scatter.dedup = raw.dedup.unwrap_or(scatter.dedup);
+        scatter.gather.limit = raw.gather_limit.map(|c| c.0).or(scatter.gather.limit);
+        scatter.gather.when = raw.gather.map_or(scatter.gather.when, |when| match when {
+            raw::GatherWhen::Concurrent => GatherWhen::Concurrent,
+            raw::GatherWhen::AfterEviction => GatherWhen::AfterEviction,
+        });
+        push.scatter = Some(scatter);
+    }
+    if let Some(at) = &options.staging {
+        let ahead = spec.ahead.as_mut();
+        ahead.ok_or_else(|| senseless(at.line, "staging", preset, "it takes no `snapshots`"))?.staging = at.value;
+    }
     Ok(())
 }
 
