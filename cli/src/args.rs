@@ -1,6 +1,7 @@
 //! What the user typed.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use livemig_models::world::Fidelity;
 use std::path::PathBuf;
 
 const AFTER_HELP: &str = "\
@@ -57,6 +58,24 @@ pub(crate) enum Format {
     Md,
 }
 
+/// How exactly memory is modelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FidelityName {
+    /// Bytes per region of the workload, in expectation
+    Class,
+    /// Pages with an identity, and accesses drawn one by one
+    Page,
+}
+
+impl From<FidelityName> for Fidelity {
+    fn from(name: FidelityName) -> Fidelity {
+        match name {
+            FidelityName::Class => Fidelity::Class,
+            FidelityName::Page => Fidelity::Page,
+        }
+    }
+}
+
 /// What `run` and `compare` have in common.
 #[derive(Debug, Args)]
 pub(crate) struct BatchArgs {
@@ -80,6 +99,9 @@ pub(crate) struct BatchArgs {
     /// Use this seed instead of the scenario's
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
+    /// How exactly memory is modelled, instead of what the scenario says
+    #[arg(long, value_enum)]
+    pub(crate) fidelity: Option<FidelityName>,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ use crate::{chart, loaded};
 use anyhow::{Context, Result};
 use livemig_core::ledger::whole;
 use livemig_core::machine::Outcome;
+use livemig_models::scenario::Replaced;
 use livemig_models::world::{HostId, Scenario, World};
 use livemig_sim::{RunResult, Settings};
 use std::mem;
@@ -88,7 +89,7 @@ fn describe(record: &Record<'_>) -> String {
 /// # Errors
 /// When the scenario cannot be read or is wrong, or names a strategy that does not exist.
 pub(crate) fn load(args: &BatchArgs) -> Result<Option<Loaded>> {
-    let mut loaded = loaded::load(&args.scenario, args.seed)?;
+    let mut loaded = loaded::load(&args.scenario, Replaced { seed: args.seed, fidelity: args.fidelity.map(Into::into) })?;
     loaded.select(&args.strategies)?;
     if args.check {
         Output::new(false).write(&format!("{}the scenario is valid\n", heading::of(&loaded)))?;
@@ -157,7 +158,7 @@ pub(crate) fn settings(scenario: &Scenario, job: &Job) -> Settings {
         seed: job.seed(scenario.seed),
         timeline: false,
         sampled: scenario.replicates > 1,
-        fidelity: livemig_sim::Fidelity::Class,
+        fidelity: scenario.fidelity,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::human;
 use crate::loaded::Loaded;
 use livemig_core::units::{Bytes, Time};
-use livemig_models::world::{Move, World};
+use livemig_models::world::{Fidelity, Move, World};
 use std::fmt::Write as _;
 
 /// Name, file and seed of the scenario, and in short what it consists of; two or three lines.
@@ -17,6 +17,9 @@ pub(crate) fn of(loaded: &Loaded) -> String {
         human::plural(scenario.replicates as usize, "replicate"),
         human::span(scenario.horizon)
     );
+    if scenario.fidelity == Fidelity::Page {
+        let _ = write!(text, ", page fidelity");
+    }
     if let Some(first) = scenario.points.first() {
         let _ = writeln!(text, ", calibration {}", first.world.calibration.name);
         let _ =

@@ -3,7 +3,7 @@
 use crate::failure::quoted;
 use anyhow::{Result, bail};
 use livemig_core::strategy::{PRESETS, preset};
-use livemig_models::scenario::Input;
+use livemig_models::scenario::{Input, Replaced};
 use livemig_models::world::{Scenario, Strategy};
 use std::path::{Path, PathBuf};
 
@@ -19,14 +19,17 @@ pub(crate) struct Loaded {
     pub(crate) inputs: Vec<Input>,
     /// The strategies that the user asked for; empty for those of the scenario.
     asked: Vec<String>,
+    /// The user has said how exactly memory is modelled.
+    fidelity_asked: bool,
 }
 
-/// Reads and checks the scenario in `path`; `seed` replaces its seed.
+/// Reads and checks the scenario in `path`, with some of its values replaced.
 ///
 /// # Errors
 /// When the file cannot be read, or the scenario in it is wrong.
-pub(crate) fn load(path: &Path, seed: Option<u64>) -> Result<Loaded> {
-    Ok(Loaded::new(path, livemig_models::scenario::load_with_seed(path, seed)?))
+pub(crate) fn load(path: &Path, replaced: Replaced) -> Result<Loaded> {
+    let read = livemig_models::scenario::load_with(path, replaced)?;
+    Ok(Loaded { fidelity_asked: replaced.fidelity.is_some(), ..Loaded::new(path, read) })
 }
 
 /// Reads a scenario that the program carries inside, as `name`, with the files beside it.
@@ -40,7 +43,7 @@ pub(crate) fn parse(text: &str, name: &str, files: impl Iterator<Item = (&'stati
 impl Loaded {
     fn new(path: &Path, read: livemig_models::scenario::Loaded) -> Loaded {
         let livemig_models::scenario::Loaded { scenario, effective, inputs } = read;
-        Loaded { path: path.to_owned(), scenario, effective, inputs, asked: Vec::new() }
+        Loaded { path: path.to_owned(), scenario, effective, inputs, asked: Vec::new(), fidelity_asked: false }
     }
 
     /// XXH3 of the scenario file, in hexadecimal digits.
@@ -92,6 +95,9 @@ impl Loaded {
     pub(crate) fn command(&self, command: &str, strategy: Option<&str>) -> String {
         let file = quoted(&self.path.display().to_string());
         let mut line = format!("livemig {command} {file} --seed {}", self.scenario.seed);
+        if self.fidelity_asked {
+            line += &format!(" --fidelity {}", self.scenario.fidelity.name());
+        }
         let asked = strategy.map_or_else(|| self.asked.iter().map(String::as_str).collect(), |name| vec![name]);
         for name in asked {
             line += &format!(" --strategy {}", quoted(name));

@@ -49,15 +49,13 @@ pub struct Routes {
     pub via: Vec<u16>,
     /// How many intermediaries store each page that does not go directly (at least 1 when `via` is not empty).
     pub copies: u16,
-    /// Pages whose content an intermediary has already, from whichever VM, are sent there as a mark and stored once.
-    pub dedup: bool,
 }
 
 impl Routes {
     /// Straight to the destination and no other way.
     #[must_use]
     pub fn direct() -> Routes {
-        Routes { direct: true, via: Vec::new(), copies: 0, dedup: false }
+        Routes { direct: true, via: Vec::new(), copies: 0 }
     }
 }
 

@@ -23,7 +23,6 @@ fn vm(workload: Workload) -> Vm {
         workload,
         traffic: Traffic::default(),
         zero_share: 0.3,
-        shared_share: 0.0,
     }
 }
 

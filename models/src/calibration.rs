@@ -44,8 +44,6 @@ pub struct Calibration {
     pub control_message: Bytes,
     /// Wire bytes by which the destination is told where one staged page is.
     pub location_message: Bytes,
-    /// Wire bytes by which an intermediary is asked whether it has the content of one page.
-    pub probe: Bytes,
     /// Time of the thread that gathers staged pages, per page, beside the page's transfer: it asks for one block after the other.
     pub gather_per_page: Span,
     /// Rate at which a host without a rate of its own frees memory for an arriving guest; above 0.
@@ -195,8 +193,6 @@ keys! {
     control_message: Bytes => std::convert::identity,
     /// Wire bytes by which the destination is told where one staged page is.
     location_message: Bytes => std::convert::identity,
-    /// Wire bytes by which an intermediary is asked whether it has the content of one page.
-    probe: Bytes => std::convert::identity,
     /// Time of the thread that gathers staged pages, per page, beside the page's transfer: it asks for one block after the other.
     gather_per_page: Span => std::convert::identity,
     /// Rate at which a host without a rate of its own frees memory for an arriving guest; above 0.
@@ -225,7 +221,6 @@ impl Keys {
             zero_page: Bytes::ZERO,
             control_message: Bytes::ZERO,
             location_message: Bytes::ZERO,
-            probe: Bytes::ZERO,
             gather_per_page: Span::ZERO,
             swap: Rate::ZERO,
         })

@@ -103,6 +103,7 @@ const CASES: &[(&str, &str)] = &[
     ("horizon = \"1 h\"", "horizon = 3600"),
     ("horizon = \"1 h\"", "horizon = \"1 hour\""),
     ("horizon = \"1 h\"", "horizon = \"0 s\""),
+    ("replicates = 2", "fidelity = \"pages\""),
     ("cores = 8", "cores = 2.5"),
     ("cores = 8", "cores = 0"),
     ("cores = 8", "memory = \"5 gb\""),

@@ -25,17 +25,8 @@ mod wiring;
 use livemig_core::drain::{Fate, HostReport, Whole};
 use livemig_core::ledger::{Metrics, RoundRecord, TimelinePoint};
 use livemig_core::units::{Rate, Span, Time};
+pub use livemig_models::world::Fidelity;
 use livemig_models::world::{HostId, Strategy, VmId, World};
-
-/// How exactly memory is modelled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fidelity {
-    /// Bytes per region of the workload, in expectation: a round costs the same for 1 GiB and for 1 TiB.
-    #[default]
-    Class,
-    /// Pages with an identity and accesses drawn one by one: the judge of the other.
-    Page,
-}
 
 /// How a run is made and what is kept of it.
 #[derive(Clone, Copy, Debug)]

@@ -251,5 +251,7 @@ impl<F: Fidelity> Engine<'_, F> {
             self.remove_flow(lane.flow);
         }
         self.note_rate(m);
+        // What is staged does not grow any more.
+        self.adjust_gathering(m);
     }
 }

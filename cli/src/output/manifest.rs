@@ -31,6 +31,7 @@ impl Manifest {
             "inputs": loaded.inputs.iter().map(|i| json!({ "file": i.path.display().to_string(), "xxh3": i.hash })).collect::<Vec<_>>(),
             "seed": loaded.scenario.seed,
             "replicates": loaded.scenario.replicates,
+            "fidelity": loaded.scenario.fidelity.name(),
             "strategies": loaded.strategy_names(),
             "effective": loaded.effective,
             "machine": machine::describe(),

@@ -15,6 +15,7 @@ pub(crate) use shown::{Beside, Tally, header, number};
 
 use crate::loaded::{self, Loaded};
 use anyhow::{Context, Result, bail};
+use livemig_models::scenario::Replaced;
 use std::borrow::Cow;
 use std::fs;
 use std::path::PathBuf;
@@ -106,7 +107,7 @@ impl Collection {
         let file = format!("{name}.toml");
         match self {
             Collection::Inside => loaded::parse(&self.text(&file)?, &file, INSIDE.iter().copied()),
-            Collection::Folder(folder) => loaded::load(&folder.join(file), None),
+            Collection::Folder(folder) => loaded::load(&folder.join(file), Replaced::default()),
         }
     }
 

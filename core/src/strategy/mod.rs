@@ -122,8 +122,6 @@ pub struct Scatter {
     pub copies: u16,
     /// How the destination fetches them.
     pub gather: Gather,
-    /// A page whose content an intermediary has already is not sent again.
-    pub dedup: bool,
 }
 
 /// How the destination fetches what intermediaries stage.
@@ -145,12 +143,12 @@ pub enum GatherWhen {
 }
 
 impl Scatter {
-    /// With one copy of each page, no limit and no deduplication. Straight first: the destination fetches once the source is free, because
+    /// With one copy of each page and no limit. Straight first: the destination fetches once the source is free, because
     /// what it takes in is worth more for pages that cross the network once. Otherwise it fetches from the beginning.
     #[must_use]
     pub fn new(direct: bool) -> Scatter {
         let when = if direct { GatherWhen::AfterEviction } else { GatherWhen::Concurrent };
-        Scatter { direct, copies: 1, gather: Gather { limit: None, when }, dedup: false }
+        Scatter { direct, copies: 1, gather: Gather { limit: None, when } }
     }
 }
 

@@ -245,7 +245,6 @@ mod tests {
             workload,
             traffic: Traffic::default(),
             zero_share: 0.5,
-            shared_share: 0.0,
         }
     }
 

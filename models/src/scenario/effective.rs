@@ -38,8 +38,9 @@ pub(super) fn fill_in(written: Value, frame: Frame, first: &Point) -> Value {
     default("horizon", span(frame.horizon));
     let plan = if first.world.drain.is_some() { "drain" } else { "migrate" };
     default(plan, json!({}));
-    // It may have been replaced.
+    // They may have been replaced.
     root.insert("seed".to_owned(), frame.seed.into());
+    root.insert("fidelity".to_owned(), frame.fidelity.name().into());
     root.insert("calibration".to_owned(), calibration(&first.world.calibration));
     each(&mut root, "host", fill_host);
     each(&mut root, "vm", fill_vm);
@@ -71,7 +72,6 @@ fn fill_vm(vm: &mut Map<String, Value>) {
     vm.entry("vcpus").or_insert(1.into());
     vm.entry("workload").or_insert(json!({ "kind": "idle" }));
     vm.entry("zero").or_insert(0.into());
-    vm.entry("shared").or_insert(0.into());
     if let Value::Object(traffic) = vm.entry("traffic").or_insert(json!({})) {
         traffic.entry("tx").or_insert("0 B/s".into());
         traffic.entry("rx").or_insert("0 B/s".into());
@@ -104,7 +104,6 @@ fn calibration(c: &Calibration) -> Value {
         "zero_page": size(c.zero_page),
         "control_message": size(c.control_message),
         "location_message": size(c.location_message),
-        "probe": size(c.probe),
         "gather_per_page": span(c.gather_per_page),
         "swap": rate(c.swap),
     })
@@ -161,7 +160,7 @@ fn scatter(s: &Scatter) -> Value {
         GatherWhen::Concurrent => "concurrent",
         GatherWhen::AfterEviction => "after-eviction",
     };
-    let mut table = json!({ "direct": s.direct, "copies": s.copies, "gather": when, "dedup": s.dedup });
+    let mut table = json!({ "direct": s.direct, "copies": s.copies, "gather": when });
     if let Some(limit) = s.gather.limit {
         table["gather_limit"] = rate(limit);
     }

@@ -24,7 +24,7 @@ pub use error::ScenarioError;
 pub use files::Input;
 pub use schema::schema;
 
-use crate::world::{Point, Scenario, Strategy, World};
+use crate::world::{Fidelity, Point, Scenario, Strategy, World};
 use document::Node;
 use error::Fault;
 use files::Files;
@@ -54,15 +54,23 @@ pub struct Loaded {
 /// # Errors
 /// When the file cannot be read, or the first thing in it that is wrong.
 pub fn load(path: &Path) -> Result<Loaded, ScenarioError> {
-    load_with_seed(path, None)
+    load_with(path, Replaced::default())
 }
 
-/// Reads the scenario file at `path` like [`load`], with `seed` instead of its own, from which also the values of its fleets
-/// are drawn.
+/// What replaces values of a scenario.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Replaced {
+    /// Its seed, from which also the values of its fleets are drawn.
+    pub seed: Option<u64>,
+    /// How exactly memory is modelled.
+    pub fidelity: Option<Fidelity>,
+}
+
+/// Reads the scenario file at `path` like [`load`], with some of its values replaced.
 ///
 /// # Errors
 /// Those of [`load`].
-pub fn load_with_seed(path: &Path, seed: Option<u64>) -> Result<Loaded, ScenarioError> {
+pub fn load_with(path: &Path, replaced: Replaced) -> Result<Loaded, ScenarioError> {
     let file = path.display().to_string();
     let unreadable = |source| ScenarioError::Unreadable { file: file.clone(), source };
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
@@ -71,7 +79,7 @@ pub fn load_with_seed(path: &Path, seed: Option<u64>) -> Result<Loaded, Scenario
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     let base_dir = path.parent().unwrap_or(Path::new(""));
-    let mut loaded = build(&text, Files::new(base_dir), &file, seed).map_err(|fault| fault.in_document(&file))?;
+    let mut loaded = build(&text, Files::new(base_dir), &file, replaced).map_err(|fault| fault.in_document(&file))?;
     loaded.inputs.insert(0, Input { path: path.to_owned(), hash: files::hash(text.as_bytes()) });
     Ok(loaded)
 }
@@ -82,7 +90,7 @@ pub fn load_with_seed(path: &Path, seed: Option<u64>) -> Result<Loaded, Scenario
 /// # Errors
 /// The first thing that is wrong.
 pub fn parse(text: &str, base_dir: &Path, file_name: &str) -> Result<Loaded, ScenarioError> {
-    build(text, Files::new(base_dir), file_name, None).map_err(|fault| fault.in_document(file_name))
+    build(text, Files::new(base_dir), file_name, Replaced::default()).map_err(|fault| fault.in_document(file_name))
 }
 
 /// Reads a scenario from `text` like [`parse`], for programs that carry their scenarios inside: `files` are names and contents of
@@ -95,10 +103,10 @@ pub fn parse_with_files<'a>(
     file_name: &str,
     files: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<Loaded, ScenarioError> {
-    build(text, Files::in_memory(files), file_name, None).map_err(|fault| fault.in_document(file_name))
+    build(text, Files::in_memory(files), file_name, Replaced::default()).map_err(|fault| fault.in_document(file_name))
 }
 
-fn build(text: &str, mut files: Files, file_name: &str, seed: Option<u64>) -> Result<Loaded, Fault> {
+fn build(text: &str, mut files: Files, file_name: &str, replaced: Replaced) -> Result<Loaded, Fault> {
     let mut root = Node::parse(text)?;
     let written = root.to_json();
     let sweep = Sweep::take(&mut root)?;
@@ -109,7 +117,7 @@ fn build(text: &str, mut files: Files, file_name: &str, seed: Option<u64>) -> Re
     for number in 0..sweep.points() {
         let label = sweep.apply(&mut root, number)?;
         let Resolved { frame, name, world, strategies } =
-            resolved(&root, seed, &mut files).map_err(|fault| blame(fault, &label, unswept.as_ref(), &mut files))?;
+            resolved(&root, replaced, &mut files).map_err(|fault| blame(fault, &label, unswept.as_ref(), &mut files))?;
         total += world.hosts.len() + world.vms.len() + world.moves.len();
         if total > MAX_TOTAL {
             return Err(Fault::at(1, "sweep", format!("all points together have more than {MAX_TOTAL} hosts, VMs and migrations")));
@@ -121,7 +129,8 @@ fn build(text: &str, mut files: Files, file_name: &str, seed: Option<u64>) -> Re
     let effective = effective::fill_in(written, frame, &points[0]);
     let stem = || Path::new(file_name).file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
     let name = name.unwrap_or_else(stem);
-    let scenario = Scenario { name, seed: frame.seed, replicates: frame.replicates, horizon: frame.horizon, points };
+    let Frame { seed, replicates, horizon, fidelity } = frame;
+    let scenario = Scenario { name, seed, replicates, horizon, fidelity, points };
     Ok(Loaded { scenario, effective, inputs: files.inputs })
 }
 
@@ -133,10 +142,11 @@ struct Resolved {
     strategies: Vec<Strategy>,
 }
 
-fn resolved(root: &Node, seed: Option<u64>, files: &mut Files) -> Result<Resolved, Fault> {
+fn resolved(root: &Node, replaced: Replaced, files: &mut Files) -> Result<Resolved, Fault> {
     let all = deserializer::read::<Document>(root).and_then(|mut document| {
-        document.seed = seed.or(document.seed);
-        let frame = resolve::frame(&document)?;
+        document.seed = replaced.seed.or(document.seed);
+        let mut frame = resolve::frame(&document)?;
+        frame.fidelity = replaced.fidelity.unwrap_or(frame.fidelity);
         let (world, strategies) = resolve::resolve(&document, frame, files)?;
         Ok(Resolved { frame, name: document.name.map(|at| at.value), world, strategies })
     });
@@ -145,7 +155,7 @@ fn resolved(root: &Node, seed: Option<u64>, files: &mut Files) -> Result<Resolve
 
 /// Adds the point to a fault that the document has only there.
 fn blame(mut fault: Fault, label: &[(String, String)], unswept: Option<&Node>, files: &mut Files) -> Fault {
-    let without_sweep = unswept.and_then(|root| resolved(root, None, files).err());
+    let without_sweep = unswept.and_then(|root| resolved(root, Replaced::default(), files).err());
     if !label.is_empty() && without_sweep.as_ref() != Some(&fault) {
         let values: Vec<String> = label.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         fault.problem = format!("{} (at the point {} of the sweep)", fault.problem, values.join(", "));

@@ -31,8 +31,34 @@ pub struct Scenario {
     pub replicates: u32,
     /// Simulated time after which a run ends.
     pub horizon: Span,
+    /// How exactly memory is modelled.
+    pub fidelity: Fidelity,
     /// The points of the sweep; exactly one, with an empty label, without a sweep.
     pub points: Vec<Point>,
+}
+
+/// How exactly memory is modelled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fidelity {
+    /// Bytes per region of the workload, in expectation: a round costs the same for 1 GiB and for 1 TiB.
+    #[default]
+    Class,
+    /// Pages with an identity and accesses drawn one by one: the judge of the other.
+    Page,
+}
+
+impl Fidelity {
+    /// A guest at page fidelity has less memory than this: 2^32 pages.
+    pub const LARGEST_PAGED: Bytes = Bytes::from_gib(16 << 10);
+
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Fidelity::Class => "class",
+            Fidelity::Page => "page",
+        }
+    }
 }
 
 /// One point of a sweep.
@@ -148,8 +174,6 @@ pub struct Vm {
     pub traffic: Traffic,
     /// Share of its memory that is pages of zeros.
     pub zero_share: f64,
-    /// Share of its memory whose content is the same in every VM with such a share: what intermediaries need to store only once.
-    pub shared_share: f64,
 }
 
 /// Network traffic of a guest with hosts outside of the scenario.

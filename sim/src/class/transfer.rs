@@ -125,7 +125,7 @@ impl Transfer {
     fn mine(&self, at_source: &Counted) -> Counted {
         let (mine, all) = (self.wire_left / self.mean_factor(), at_source.len().0 as f64);
         if all - mine < PAGE_SIZE as f64 {
-            return at_source.clone();
+            return *at_source;
         }
         Counted::new(at_source.classes().map(|b| (b as f64 * mine / all) as u64))
     }

@@ -5,6 +5,8 @@ use livemig_core::units::{PAGE_SIZE, PageIndex};
 use std::collections::VecDeque;
 
 const PAGE: f64 = PAGE_SIZE as f64;
+/// A page on its way has at least so many bytes left, whatever rounding says: it is there only once it is taken off the wire.
+const A_LITTLE: f64 = 1.0;
 
 /// One intermediary.
 #[derive(Debug, Default)]
@@ -99,13 +101,13 @@ impl Places {
     /// Bytes of pages that an intermediary will be asked for.
     pub(super) fn backlog(&self, via: u16) -> f64 {
         let Some(place) = self.find(via) else { return 0.0 };
-        let on_wire = place.on_wire.map_or(0.0, |w| w.1 - PAGE);
+        let (on_wire, left) = place.on_wire.map_or((0.0, 0.0), |w| (PAGE, w.1.max(A_LITTLE)));
         let waiting = if self.places.len() == 1 {
-            place.has.len().0 as f64
+            place.has.len().0 as f64 - on_wire
         } else {
             place.announced.iter().filter(|&&p| place.has.contains(p)).count() as f64 * PAGE
         };
-        (waiting + on_wire).max(0.0)
+        waiting.max(0.0) + left
     }
 
     /// Bytes of pages that an intermediary has.

@@ -28,7 +28,6 @@ pub(crate) fn ideal() -> Calibration {
         zero_page: Bytes::ZERO,
         control_message: Bytes::ZERO,
         location_message: Bytes::ZERO,
-        probe: Bytes::ZERO,
         gather_per_page: Span::ZERO,
         swap: Rate(1e15),
     }
@@ -49,16 +48,7 @@ pub(crate) fn host(name: &str, rate: f64) -> Host {
 }
 
 pub(crate) fn vm(host: u32, memory: Bytes, workload: Workload) -> Vm {
-    Vm {
-        name: "vm".into(),
-        host: HostId(host),
-        memory,
-        vcpus: 1,
-        workload,
-        traffic: Traffic::default(),
-        zero_share: 0.0,
-        shared_share: 0.0,
-    }
+    Vm { name: "vm".into(), host: HostId(host), memory, vcpus: 1, workload, traffic: Traffic::default(), zero_share: 0.0 }
 }
 
 /// One guest that moves between two hosts with one NIC of `rate` bytes per second each.

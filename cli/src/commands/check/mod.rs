@@ -31,7 +31,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Answer> {
     }
     let mut differing = 0;
     for path in &config.scenarios {
-        let loaded = loaded::load(path, None)?;
+        let loaded = loaded::load(path, livemig_models::scenario::Replaced::default())?;
         let file = args.directory.join(format!("{}.csv", config::stem(path)));
         let now = metrics(&loaded, threads)?;
         if args.update {

@@ -96,8 +96,6 @@ pub(crate) struct Vm {
     pub(crate) traffic: Option<Traffic>,
     /// Share of its memory that is pages of zeros. Default: 0.
     pub(crate) zero: Option<Value<Fraction>>,
-    /// Share of its memory whose content is the same in every VM with such a share. Default: 0.
-    pub(crate) shared: Option<Value<Fraction>>,
 }
 
 /// Offered traffic of a guest with hosts outside of the scenario.

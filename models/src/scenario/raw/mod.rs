@@ -38,6 +38,8 @@ pub(crate) struct Document {
     pub(crate) replicates: Option<At<u32>>,
     /// Simulated time after which a run ends. Default: 24 h.
     pub(crate) horizon: Option<At<Constant<Span>>>,
+    /// How exactly memory is modelled. Default: `class`.
+    pub(crate) fidelity: Option<Fidelity>,
     /// Costs and latencies: `default`, `ideal`, the path of a calibration file, or a table over one of these. Default: `default`.
     pub(crate) calibration: Option<At<calibration::Raw>>,
     /// Racks.
@@ -64,6 +66,16 @@ pub(crate) struct Document {
     /// name), the value a list. Every combination is a point.
     #[expect(dead_code, reason = "sweeps are applied to the document before it is read; the field is for the schema")]
     pub(crate) sweep: Option<BTreeMap<String, Vec<Anything>>>,
+}
+
+/// How exactly memory is modelled.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Fidelity {
+    /// Bytes per region of the workload, in expectation.
+    Class,
+    /// Pages with an identity, and accesses drawn one by one.
+    Page,
 }
 
 /// A value of any type.

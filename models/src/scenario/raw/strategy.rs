@@ -250,8 +250,6 @@ pub(crate) struct Scatter {
     pub(crate) gather: Option<GatherWhen>,
     /// The destination gathers at most this fast. Default: no limit.
     pub(crate) gather_limit: Option<Constant<Rate>>,
-    /// What an intermediary has already, from whichever VM, is not sent to it again. Default: false.
-    pub(crate) dedup: Option<bool>,
 }
 
 /// When the destination begins to gather.

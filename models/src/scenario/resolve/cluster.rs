@@ -187,7 +187,6 @@ fn vm(raw: &raw::Vm, member: &Member<'_>, host: HostId, files: &mut Files) -> Re
         workload,
         traffic: raw.traffic.as_ref().map_or(Ok(Traffic::default()), |raw| traffic(raw, member, "vm.traffic"))?,
         zero_share: optional(raw.zero.as_ref(), member, "vm.zero")?.map_or(0.0, |f| f.0),
-        shared_share: optional(raw.shared.as_ref(), member, "vm.shared")?.map_or(0.0, |f| f.0),
     })
 }
 

@@ -10,9 +10,9 @@ use super::error::Fault;
 use super::files::Files;
 use super::names::Names;
 use super::quantity::written_time;
-use super::raw::Document;
+use super::raw::{self, Document};
 use crate::calibration::Calibration;
-use crate::world::{Strategy, World};
+use crate::world::{Fidelity, Strategy, World};
 use livemig_core::units::{Span, Time};
 
 /// What holds for the whole scenario.
@@ -21,6 +21,7 @@ pub(crate) struct Frame {
     pub(crate) seed: u64,
     pub(crate) replicates: u32,
     pub(crate) horizon: Span,
+    pub(crate) fidelity: Fidelity,
 }
 
 /// Cores of a host that says nothing.
@@ -57,7 +58,11 @@ pub(crate) fn frame(document: &Document) -> Result<Frame, Fault> {
         let line = document.horizon.as_ref().map_or(0, |at| at.line);
         return Err(Fault::at(line, "horizon", "must be above zero and at most 3650 d"));
     }
-    Ok(Frame { seed: document.seed.unwrap_or(0), replicates, horizon })
+    let fidelity = match document.fidelity {
+        None | Some(raw::Fidelity::Class) => Fidelity::Class,
+        Some(raw::Fidelity::Page) => Fidelity::Page,
+    };
+    Ok(Frame { seed: document.seed.unwrap_or(0), replicates, horizon, fidelity })
 }
 
 /// The world and the strategies of a document without a sweep.
@@ -78,6 +83,10 @@ pub(crate) fn resolve(document: &Document, frame: Frame, files: &mut Files) -> R
     }
     let guests = cluster::vms(document, frame, &hosts, &host_names, files)?;
     let vm_names = Names::new("vm", guests.vms.iter().map(|v| v.name.as_str()), &guests.blocks)?;
+    let too_large = guests.vms.iter().find(|vm| frame.fidelity == Fidelity::Page && vm.memory >= Fidelity::LARGEST_PAGED);
+    if let Some(vm) = too_large {
+        return Err(Fault::at(1, "fidelity", format!("`{}` has 16 TiB or more, which page fidelity does not model", vm.name)));
+    }
     let flows = cluster::flows(document, frame, &vm_names, &host_names, files)?;
     if let (Some(_), Some(drain)) = (&document.migrate, &document.drain) {
         return Err(Fault::at(drain.line, "drain", "a scenario has either [migrate] or [drain], not both"));

@@ -157,7 +157,6 @@ fn apply_scatter(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<
         let direct = raw.direct.unwrap_or_else(|| before.is_none_or(|s| s.direct));
         let mut scatter = before.filter(|s| s.direct == direct).unwrap_or_else(|| Scatter::new(direct));
         scatter.copies = raw.copies.unwrap_or(scatter.copies);
-        scatter.dedup = raw.dedup.unwrap_or(scatter.dedup);
         scatter.gather.limit = raw.gather_limit.map(|c| c.0).or(scatter.gather.limit);
         scatter.gather.when = raw.gather.map_or(scatter.gather.when, |when| match when {
             raw::GatherWhen::Concurrent => GatherWhen::Concurrent,
