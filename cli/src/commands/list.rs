@@ -10,7 +10,7 @@ use anyhow::Result;
 use livemig_core::policy::snapshot::SNAPSHOT_POLICIES;
 use livemig_core::policy::stop::STOP_RULES;
 use livemig_core::policy::throttle::THROTTLE_POLICIES;
-use livemig_core::policy::{PolicyEntry, timeout};
+use livemig_core::policy::{PolicyEntry, order, placement, timeout};
 use livemig_core::strategy::PRESETS;
 
 const COLUMNS: [&str; 4] = ["kind", "name", "summary", "origin"];
@@ -49,6 +49,8 @@ fn entries() -> Vec<Entry> {
         .chain(THROTTLE_POLICIES.iter().map(policy("throttle")))
         .chain(SNAPSHOT_POLICIES.iter().map(policy("snapshots")))
         .chain([policy("timeout")(&timeout::ENTRY)])
+        .chain(order::ENTRIES.iter().map(policy("order")))
+        .chain(placement::ENTRIES.iter().map(policy("placement")))
         .collect()
 }
 
@@ -72,6 +74,8 @@ fn sections(entries: &[Entry]) -> String {
             "strategy" => "STRATEGIES",
             "stop rule" => "STOP RULES",
             "throttle" => "THROTTLE POLICIES",
+            "order" => "ORDERS OF A DRAIN",
+            "placement" => "PLACEMENTS OF A DRAIN",
             other => &other.to_uppercase(),
         };
         let rows = group.iter().map(|e| vec![e.name.to_owned(), format!("{}\n[{}]", e.summary, e.origin)]).collect();
@@ -79,4 +83,43 @@ fn sections(entries: &[Entry]) -> String {
         text += &format!("{gap}{title}\n{}", table::render(&layout, rows, Style::Plain, false));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    /// The names in constants called `PRESET` or `ENTRY` in the files below `folder`.
+    fn written(folder: &Path, names: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                written(&path, names);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            for constant in ["const PRESET: Preset = Preset {", "const ENTRY: PolicyEntry = PolicyEntry {"] {
+                let bodies = text.split(constant).skip(1);
+                names.extend(bodies.map(|body| body.split("name: \"").nth(1).unwrap().split('"').next().unwrap().to_owned()));
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_is_written_is_listed_with_its_origin() {
+        let core = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/src");
+        let mut names = Vec::new();
+        written(&core.join("strategy"), &mut names);
+        assert_eq!(names.len(), PRESETS.len(), "{names:?}");
+        written(&core.join("policy"), &mut names);
+        let mut listed: Vec<String> = entries().iter().map(|e| e.name.to_owned()).collect();
+        names.sort();
+        listed.sort();
+        assert_eq!(names, listed);
+        for entry in entries() {
+            assert!(!entry.origin.is_empty() && !entry.summary.is_empty(), "{}", entry.name);
+        }
+    }
 }
