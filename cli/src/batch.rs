@@ -8,6 +8,7 @@ use crate::output::{Manifest, OutputDir};
 use crate::progress::Progress;
 use crate::record::{Record, WHOLE};
 use crate::stdout::Output;
+use crate::value::Value;
 use crate::{chart, loaded};
 use anyhow::{Context, Result};
 use livemig_core::ledger::whole;
@@ -109,7 +110,8 @@ pub(crate) fn drive<'a>(args: &BatchArgs, loaded: &'a Loaded, view: &mut impl Vi
     let mut files = match &args.output {
         Some(path) => {
             let flows = scenario.points.iter().any(|point| !point.world.flows.is_empty());
-            let files = OutputDir::create(path, loaded.sweep(), flows)?;
+            let drain = scenario.points.iter().any(|point| point.world.drain.is_some());
+            let files = OutputDir::create(path, loaded.sweep(), flows, drain)?;
             let manifest = Manifest::new(files.path(), loaded, threads);
             manifest.write()?;
             Some((files, manifest))
@@ -132,7 +134,9 @@ pub(crate) fn drive<'a>(args: &BatchArgs, loaded: &'a Loaded, view: &mut impl Vi
         let mut result = result.with_context(|| reproduction(loaded, job))?;
         let records = records(loaded, job, &mut result);
         tally.count(&records);
-        let filed = files.as_mut().map_or(Ok(()), |(files, _)| files.add(&records, &result));
+        let filed = files
+            .as_mut()
+            .map_or(Ok(()), |(files, _)| files.add(&run_values(loaded, job), &scenario.points[job.point].world, &records, &result));
         progress.step(|| out.write(&view.add(job, records)))?;
         filed
     });
@@ -160,6 +164,13 @@ pub(crate) fn settings(scenario: &Scenario, job: &Job) -> Settings {
         sampled: scenario.replicates > 1,
         fidelity: scenario.fidelity,
     }
+}
+
+/// Scenario, point, replicate and strategy of a run, as files begin their rows.
+fn run_values(loaded: &Loaded, job: &Job) -> [Value; 4] {
+    let scenario = &loaded.scenario;
+    let strategy = scenario.points[job.point].strategies[job.strategy].name.as_str();
+    [scenario.name.as_str().into(), Value::Count(job.point as u64), Value::Count(job.replicate.into()), strategy.into()]
 }
 
 /// How to see a failed run again.

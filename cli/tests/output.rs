@@ -101,6 +101,21 @@ fn charts_of_an_earlier_run_do_not_stay() {
 }
 
 #[test]
+fn a_drain_has_files_of_its_hosts_and_of_who_stayed() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = livemig(&["run", "--format", "csv"], "drain.toml", Some(directory.path()));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
+    let hosts = read("hosts.csv");
+    let [header, row] = hosts.lines().collect::<Vec<_>>()[..] else { panic!("{hosts}") };
+    assert_eq!(header, "scenario,point,replicate,strategy,host,began_s,drain_time_s,evicted,left");
+    // One VM stays, so that the host was not emptied.
+    assert_eq!(row, "drain,0,0,pre-copy,old,0,,2,1");
+    let unmoved = read("unmoved.csv");
+    assert_eq!(unmoved, "scenario,point,replicate,strategy,vm,host,fate,reason\ndrain,0,0,pre-copy,vm2,old,unplaced,no room\n");
+}
+
+#[test]
 fn json_has_an_object_per_line() {
     let output = livemig(&["run", "--format", "json"], "endless.toml", None);
     assert_eq!(output.status.code(), Some(1));

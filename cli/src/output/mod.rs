@@ -1,5 +1,6 @@
 //! The files of an output directory.
 
+mod drain_csv;
 mod machine;
 mod manifest;
 mod rounds_csv;
@@ -12,6 +13,7 @@ use crate::csv_rows::CsvRows;
 use crate::record::{self, Record};
 use crate::value::Value;
 use anyhow::{Context, Result};
+use livemig_models::world::World;
 use livemig_sim::RunResult;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -32,6 +34,10 @@ const FLOWS: &str = "flows.csv";
 /// migration.
 const FLOW_COLUMNS: [&str; 6] = ["scenario", "point", "replicate", "strategy", "flow", "mean_rate"];
 
+/// Files of the hosts of a drain, and of the VMs that did not leave them, for scenarios with a drain.
+const HOSTS: &str = "hosts.csv";
+const UNMOVED: &str = "unmoved.csv";
+
 /// What identifies a run in every file, as the first columns.
 const RUN_COLUMNS: [&str; 5] = ["scenario", "point", "replicate", "strategy", "vm"];
 
@@ -42,21 +48,39 @@ pub(crate) struct OutputDir {
     rounds: CsvFile,
     timeline: CsvFile,
     flows: Option<CsvFile>,
+    drain: Option<DrainFiles>,
+}
+
+/// The files of a drain.
+struct DrainFiles {
+    hosts: CsvFile,
+    unmoved: CsvFile,
 }
 
 impl OutputDir {
-    /// Makes the directory and its files, with their headers; one of flows only when the scenario has `flows`. Charts of an
-    /// earlier run are removed.
+    /// Makes the directory and its files, with their headers; one of flows only when the scenario has `flows`, those of a
+    /// drain only when it has a `drain`. Charts of an earlier run are removed.
     ///
     /// # Errors
     /// When the directory or a file in it cannot be written.
-    pub(crate) fn create(path: &Path, sweep: &[(String, String)], flows: bool) -> Result<OutputDir> {
+    pub(crate) fn create(path: &Path, sweep: &[(String, String)], flows: bool, drain: bool) -> Result<OutputDir> {
         fs::create_dir_all(path).with_context(|| format!("cannot make the output directory {}", path.display()))?;
         remove_charts(path)?;
         let run = RUN_COLUMNS.map(str::to_owned);
         let with = |columns: &[&str]| run.iter().cloned().chain(columns.iter().map(|c| (*c).to_owned())).collect::<Vec<String>>();
+        let without_vm = |columns: &[&str]| {
+            let run = run.iter().take(RUN_COLUMNS.len() - 1).cloned();
+            run.chain(columns.iter().map(|c| (*c).to_owned())).collect::<Vec<String>>()
+        };
+        let drain_files = || {
+            Ok::<_, anyhow::Error>(DrainFiles {
+                hosts: CsvFile::create(path.join(HOSTS), &without_vm(&drain_csv::HOST_COLUMNS))?,
+                unmoved: CsvFile::create(path.join(UNMOVED), &without_vm(&drain_csv::UNMOVED_COLUMNS))?,
+            })
+        };
         Ok(OutputDir {
             path: path.to_owned(),
+            drain: drain.then(drain_files).transpose()?,
             metrics: CsvFile::create(path.join(METRICS), &record::header(sweep))?,
             rounds: CsvFile::create(path.join(ROUNDS), &with(&rounds_csv::COLUMNS))?,
             timeline: CsvFile::create(path.join(TIMELINE), &with(&timeline_csv::COLUMNS))?,
@@ -69,11 +93,11 @@ impl OutputDir {
         &self.path
     }
 
-    /// Adds the results of a run, of which `records` are the rows.
+    /// Adds the results of a run, of which `records` are the rows; `run` is its scenario, point, replicate and strategy.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub(crate) fn add(&mut self, records: &[Record<'_>], result: &RunResult) -> Result<()> {
+    pub(crate) fn add(&mut self, run: &[Value], world: &World, records: &[Record<'_>], result: &RunResult) -> Result<()> {
         for (record, migration) in records.iter().zip(&result.migrations) {
             let run = record.first_values(RUN_COLUMNS.len());
             rounds_csv::write(&mut self.rounds, &run, &migration.rounds)?;
@@ -85,6 +109,12 @@ impl OutputDir {
                 file.row(run.into_iter().chain([flow.name.as_str().into(), Value::Number(flow.mean.0)]))?;
             }
             file.flush()?;
+        }
+        if let (Some(files), Some(drain)) = (&mut self.drain, &result.drain) {
+            drain_csv::write_hosts(&mut files.hosts, run, world, drain)?;
+            drain_csv::write_unmoved(&mut files.unmoved, run, world, drain)?;
+            files.hosts.flush()?;
+            files.unmoved.flush()?;
         }
         for record in records {
             self.metrics.row(record.values())?;
