@@ -11,11 +11,12 @@ use crate::stdout::Output;
 use crate::value::Value;
 use crate::{chart, loaded};
 use anyhow::{Context, Result};
+use livemig_core::drain::Fate;
 use livemig_core::ledger::whole;
 use livemig_core::machine::Outcome;
 use livemig_models::scenario::Replaced;
 use livemig_models::world::{HostId, Scenario, World};
-use livemig_sim::{RunResult, Settings};
+use livemig_sim::{DrainResult, RunResult, Settings};
 use std::mem;
 use std::num::NonZero;
 use std::thread::available_parallelism;
@@ -59,6 +60,23 @@ impl Tally {
         eprintln!("{count} of {} migrations {what}: {first}", self.migrations);
         eprintln!("reproduce with: {}", loaded.command("run", None));
         true
+    }
+
+    /// VMs of a drain that did not leave and whose migration never began.
+    fn count_unmoved(&mut self, loaded: &Loaded, job: &Job, drain: Option<&DrainResult>) {
+        let point = &loaded.scenario.points[job.point];
+        for left in drain.into_iter().flat_map(|drain| &drain.not_moved) {
+            let reason = match left.fate {
+                Fate::Unplaced(reason) => reason.name(),
+                Fate::Waiting => left.fate.name(),
+                // These have a migration, which is counted; a call-off was wanted.
+                Fate::Moved { .. } | Fate::Failed | Fate::Lost | Fate::Undecided | Fate::Cancelled | Fate::Unfinished => continue,
+            };
+            self.migrations += 1;
+            let vm = point.world.vms.get(left.vm.0 as usize).map_or("?", |vm| vm.name.as_str());
+            let strategy = &point.strategies[job.strategy].name;
+            note(&mut self.failed, || format!("{vm} with {strategy}, replicate {}, {reason}", job.replicate));
+        }
     }
 
     fn count(&mut self, records: &[Record<'_>]) {
@@ -134,6 +152,7 @@ pub(crate) fn drive<'a>(args: &BatchArgs, loaded: &'a Loaded, view: &mut impl Vi
         let mut result = result.with_context(|| reproduction(loaded, job))?;
         let records = records(loaded, job, &mut result);
         tally.count(&records);
+        tally.count_unmoved(loaded, job, result.drain.as_ref());
         let filed = files
             .as_mut()
             .map_or(Ok(()), |(files, _)| files.add(&run_values(loaded, job), &scenario.points[job.point].world, &records, &result));

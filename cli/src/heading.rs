@@ -48,6 +48,11 @@ fn world(world: &World) -> String {
     };
     let moves = match world.moves.as_slice() {
         [only] => path(world, only),
+        // A drain chooses its migrations itself.
+        [] if world.drain.is_some() => {
+            let hosts = world.drain.as_ref().map_or(0, |drain| drain.hosts.len());
+            format!("drain of {}", human::plural(hosts, "host"))
+        }
         moves => human::plural(moves.len(), "migration"),
     };
     format!("{}, {vms}, {moves}", human::plural(world.hosts.len(), "host"))
