@@ -4,6 +4,7 @@
 //! Completions may come in any order, in every state, also after a cancel. Page sets are linear: a set that goes out in a
 //! command either has arrived when the command is done, or comes back in its completion.
 
+use crate::strategy::Technique;
 use crate::units::{Bytes, Rate, Share, Span, Time};
 use serde::{Deserialize, Serialize};
 
@@ -369,6 +370,9 @@ pub enum Failure {
 pub enum Event<P> {
     /// A migration will be requested later: prepare for it, if the strategy can.
     Prepare,
+    /// How the VM is to be moved, where the strategy leaves that open: told before the request, by which without it the VM is
+    /// pre-copied.
+    Selected(Technique),
     /// The migration is requested: t0.
     Requested,
     /// The migration is not wanted any more; refused once `Resume` at the destination is issued.

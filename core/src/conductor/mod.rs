@@ -27,8 +27,9 @@ mod switch;
 
 use crate::machine::{Ending, Migration, Outcome, PeerError, Phase};
 use crate::pages::PageSet;
+use crate::policy::selection::SelectionPolicy;
 use crate::policy::timeout::OnTimeout;
-use crate::strategy::Spec;
+use crate::strategy::{Spec, Technique};
 use crate::units::{Bytes, Share, Time};
 use crate::vocabulary::{CmdId, Command, Event, Failure, Peer, Prepaging, Region, Reply, Send, SendClass, Sent, Side};
 use desk::{Desk, Kind};
@@ -39,6 +40,8 @@ use intermediaries::Intermediaries;
 #[derive(Debug)]
 pub struct Conductor<P> {
     spec: Spec,
+    /// What a selection has chosen.
+    technique: Option<Technique>,
     memory: Bytes,
     intermediaries: Intermediaries,
     desk: Desk<P>,
@@ -84,6 +87,7 @@ impl<P: PageSet> Conductor<P> {
         let intermediaries = Intermediaries::new(intermediaries, spec.uses_intermediaries());
         Conductor {
             spec,
+            technique: None,
             memory,
             intermediaries,
             desk: Desk::new(),
@@ -97,6 +101,18 @@ impl<P: PageSet> Conductor<P> {
             link_lost: None,
             fenced: false,
         }
+    }
+
+    /// How the VM's technique is to be chosen, as long as that is open.
+    #[must_use]
+    pub fn selection(&self) -> Option<&SelectionPolicy> {
+        self.spec.selection.as_ref()
+    }
+
+    /// The technique that a selection has chosen.
+    #[must_use]
+    pub fn technique(&self) -> Option<Technique> {
+        self.technique
     }
 
     fn done(&mut self, now: Time, id: CmdId, reply: Reply<P>) {
@@ -345,6 +361,7 @@ impl<P: PageSet> Migration<P> for Conductor<P> {
     fn handle(&mut self, now: Time, event: Event<P>) -> Result<(), PeerError> {
         match event {
             Event::Prepare => self.prepare_ahead(),
+            Event::Selected(technique) => self.select(technique),
             Event::Requested => self.begin(now),
             Event::Cancel => self.cancel(),
             Event::Done { id, reply } => {

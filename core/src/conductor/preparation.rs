@@ -3,6 +3,7 @@
 use super::{Conductor, State};
 use crate::machine::{Migration, PeerError};
 use crate::pages::PageSet;
+use crate::strategy::Technique;
 use crate::units::Time;
 use crate::vocabulary::Command;
 
@@ -26,6 +27,18 @@ impl<P: PageSet> Conductor<P> {
         Ok(())
     }
 
+    /// A selection has chosen. Whoever is not open to it, or not any more, is told too late.
+    pub(super) fn select(&mut self, technique: Technique) -> Result<(), PeerError> {
+        if self.spec.selection.is_none() || self.requested.is_some() {
+            return Err(PeerError::TooLate { phase: self.phase() });
+        }
+        self.spec = std::mem::take(&mut self.spec).selected(technique);
+        self.technique = Some(technique);
+        // Without rounds there is no rule to meet.
+        self.converged |= self.spec.live.is_none();
+        Ok(())
+    }
+
     /// The migration is requested: t0.
     pub(super) fn begin(&mut self, now: Time) -> Result<(), PeerError> {
         match &self.state {
@@ -41,6 +54,10 @@ impl<P: PageSet> Conductor<P> {
             | State::Gather(_)
             | State::Rollback(_)
             | State::Ended(_) => return Err(PeerError::TooLate { phase: self.phase() }),
+        }
+        if self.spec.selection.is_some() {
+            // Without traffic nothing speaks against pre-copy.
+            self.select(Technique::PreCopy)?;
         }
         self.requested = Some(now);
         self.advance(now);

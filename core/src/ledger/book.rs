@@ -172,7 +172,12 @@ impl Ledger {
             Event::Done { id, reply } => self.done(now, *id, reply),
             Event::Failed { id, failure, sent, unsent } => self.undone(now, *id, Some(*failure), *sent, unsent.len()),
             Event::Recalled { id, sent, unsent } => self.undone(now, *id, None, *sent, unsent.len()),
-            Event::Cancel | Event::StageRefused { .. } | Event::LinkLost(_) | Event::LinkRestored(_) | Event::PeerDead { .. } => {}
+            Event::Selected(_)
+            | Event::Cancel
+            | Event::StageRefused { .. }
+            | Event::LinkLost(_)
+            | Event::LinkRestored(_)
+            | Event::PeerDead { .. } => {}
         }
     }
 

@@ -11,7 +11,9 @@ mod pre_copy;
 mod quick_eviction;
 mod scatter_gather;
 mod stop_and_copy;
+mod traffic_sensitive;
 
+use crate::policy::selection::SelectionPolicy;
 use crate::policy::snapshot::{Fixed, SnapshotPolicy};
 use crate::policy::stop::StopRule;
 use crate::policy::throttle::ThrottlePolicy;
@@ -21,7 +23,7 @@ use crate::vocabulary::Prepaging;
 use serde::{Deserialize, Serialize};
 
 /// Every preset, in the order in which they are listed and compared.
-pub const PRESETS: [Preset; 7] = [
+pub const PRESETS: [Preset; 8] = [
     stop_and_copy::PRESET,
     pre_copy::PRESET,
     post_copy::PRESET,
@@ -29,6 +31,7 @@ pub const PRESETS: [Preset; 7] = [
     scatter_gather::PRESET,
     quick_eviction::PRESET,
     cpu_scheduling::PRESET,
+    traffic_sensitive::PRESET,
 ];
 
 /// A strategy under the name by which users call it.
@@ -57,7 +60,7 @@ pub fn preset(name: &str) -> Option<&'static Preset> {
 /// | no | no | stop-and-copy |
 /// | yes | no | pre-copy |
 /// | no | yes | post-copy |
-/// | yes | yes | hybrid |
+/// | yes | yes | hybrid; with a `selection`: pre-copy or post-copy |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
     /// Memory is sent before the request.
@@ -66,6 +69,8 @@ pub struct Spec {
     pub live: Option<LiveCopy>,
     /// What is left when the guest stops is pushed after it has resumed at the destination; without, it is sent before.
     pub push: Option<Push>,
+    /// Only one of `live` and `push` is carried out, and this is how it is chosen for each VM, at the request.
+    pub selection: Option<SelectionPolicy>,
     /// How pages travel.
     pub transfer: Transfer,
     /// When a migration that takes too long is ended, and how.
@@ -177,6 +182,7 @@ impl Default for Spec {
             ahead: None,
             live: None,
             push: None,
+            selection: None,
             transfer: Transfer::default(),
             timeout: None,
             link_patience: Span::from_secs(30),
@@ -185,7 +191,7 @@ impl Default for Spec {
 }
 
 /// One of the two techniques between which a selection decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Technique {
     /// The guest runs at the source while its memory is copied.
     PreCopy,
@@ -231,6 +237,11 @@ pub enum SpecError {
     /// Throttling towards a rest that nobody has named.
     #[error("`remaining` must be given: the stop rule does not look at how much is left")]
     NoRemaining,
+    /// A selection between less than two techniques.
+    #[error(
+        "`select` has no meaning: it chooses between copying memory before the switch and pushing it after, and one of them is missing"
+    )]
+    NothingToSelect,
     /// A parameter of a policy outside its range.
     #[error("`{key}` must be {allowed}")]
     OutOfRange {
@@ -246,6 +257,15 @@ impl Spec {
     #[must_use]
     pub fn uses_intermediaries(&self) -> bool {
         self.push.is_some_and(|p| p.scatter.is_some()) || self.ahead.as_ref().is_some_and(|a| a.staging)
+    }
+
+    /// What is left of it when its selection has chosen `technique`.
+    #[must_use]
+    pub fn selected(self, technique: Technique) -> Spec {
+        match technique {
+            Technique::PreCopy => Spec { push: None, selection: None, ..self },
+            Technique::PostCopy => Spec { live: None, timeout: None, selection: None, ..self },
+        }
     }
 
     /// Checks the composition and the ranges of its parameters.
@@ -275,6 +295,12 @@ impl Spec {
                 return Err(SpecError::StagingWithoutPush);
             }
             ahead.snapshots.check()?;
+        }
+        if let Some(selection) = &self.selection {
+            selection.check()?;
+            if self.live.is_none() || self.push.is_none() {
+                return Err(SpecError::NothingToSelect);
+            }
         }
         if let Some(live) = &self.live {
             live.stop.check()?;

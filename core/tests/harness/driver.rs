@@ -40,6 +40,7 @@ impl World {
         let id = match event {
             Event::Done { id, .. } | Event::Failed { id, .. } | Event::Recalled { id, .. } => *id,
             Event::Prepare
+            | Event::Selected(_)
             | Event::Requested
             | Event::Cancel
             | Event::StageRefused { .. }

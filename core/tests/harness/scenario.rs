@@ -1,5 +1,6 @@
 //! What a migration of the swarm is made of, drawn from its seed.
 
+use livemig_core::policy::selection::{SelectionPolicy, TrafficSensitive};
 use livemig_core::policy::snapshot::{Adaptive, Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Clark, Escalation, FixedRounds, KubeVirt, PMigrate, Qemu, SimGrid, StopRule};
 use livemig_core::policy::throttle::{AutoConverge, CpuScheduling, DirtyLimit, Start, ThrottlePolicy};
@@ -176,6 +177,9 @@ fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
         let pivots = u16::try_from(draw.below(5)).unwrap();
         let prepaging = if pivots == 0 { Prepaging::AddressOrder } else { Prepaging::Bubbling { pivots } };
         *push = Push { prepaging, scatter: None };
+    }
+    if spec.live.is_some() && spec.push.is_some() && draw.percent(25) {
+        spec.selection = Some(SelectionPolicy::Traffic(TrafficSensitive::default()));
     }
     let rate = PAGE_SIZE as f64 / page.as_secs_f64();
     spec.transfer = Transfer {

@@ -6,7 +6,7 @@ use livemig_core::conductor::Conductor;
 use livemig_core::ledger::{Ledger, Session};
 use livemig_core::machine::{Ending, Migration, PeerError, Phase};
 use livemig_core::pages::Bitmap;
-use livemig_core::strategy::Spec;
+use livemig_core::strategy::{Spec, Technique};
 use livemig_core::units::{Bytes, PageIndex, Rate, Span, Time};
 use livemig_core::vocabulary::{CmdId, Command, Event, Side};
 
@@ -184,8 +184,19 @@ impl World {
                 self.tell(Event::Prepare);
                 self.lanes.push(Lane::World, self.now + notice, Happening::Request(self.run.session));
             }
-            None => self.tell(Event::Requested),
+            None => self.request(),
         }
+    }
+
+    /// Requests the migration; where its technique is open, it is mostly chosen before.
+    fn request(&mut self) {
+        if self.run.conductor.migration().selection().is_some() {
+            match self.choices.below(5) {
+                0 => {}
+                n => self.tell(Event::Selected(Technique::post_copy_if(n % 2 == 0))),
+            }
+        }
+        self.tell(Event::Requested);
     }
 
     /// Lets the next thing happen; whether there was one.
@@ -228,7 +239,7 @@ impl World {
                 // What has failed before the request is not there any more when it comes.
                 let failed = matches!(self.run.conductor.phase(), Phase::Rollback | Phase::Ended);
                 if session == self.run.session && !failed {
-                    self.tell(Event::Requested);
+                    self.request();
                 }
             }
             Happening::Strike(kind) => self.strike(kind),

@@ -1,15 +1,73 @@
 //! Which technique moves each of the VMs that are migrated together.
+//!
+//! A [`Spec`](crate::strategy::Spec) with a [`SelectionPolicy`] leaves the choice between its two stages to the moment of the request. A
+//! driver measures the rates that [`SelectionPolicy::window`] asks for, has the policy [choose](SelectionPolicy::choose), and tells
+//! each migration before it requests it.
 
 mod branch;
 mod interfaces;
 mod knapsack;
 mod pair;
+mod traffic;
 
 pub use crate::strategy::Technique;
 pub use interfaces::select;
 pub use pair::select as select_pair;
+pub use traffic::TrafficSensitive;
 
-use crate::units::Rate;
+use super::PolicyEntry;
+use crate::strategy::SpecError;
+use crate::units::{Rate, Span};
+use serde::{Deserialize, Serialize};
+
+/// Every selection, as listed.
+pub const SELECTIONS: [PolicyEntry; 1] = [traffic::ENTRY];
+
+/// How the technique of a VM is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum SelectionPolicy {
+    /// By what the VMs that are migrated together send and receive.
+    Traffic(TrafficSensitive),
+}
+
+impl SelectionPolicy {
+    /// The selection as listed.
+    #[must_use]
+    pub fn entry(&self) -> &'static PolicyEntry {
+        match self {
+            SelectionPolicy::Traffic(_) => &SELECTIONS[0],
+        }
+    }
+
+    /// Checks the ranges of the parameters.
+    ///
+    /// # Errors
+    /// The first that is outside.
+    pub fn check(&self) -> Result<(), SpecError> {
+        match self {
+            SelectionPolicy::Traffic(p) => p.check(),
+        }
+    }
+
+    /// Over which time rates are to be measured.
+    #[must_use]
+    pub fn window(&self) -> Span {
+        match self {
+            SelectionPolicy::Traffic(p) => p.window,
+        }
+    }
+
+    /// The techniques of VMs that are migrated together.
+    ///
+    /// # Panics
+    /// When a VM names an interface that is not among `interfaces`.
+    #[must_use]
+    pub fn choose(&self, vms: &[Moving], interfaces: &Interfaces) -> Selected {
+        match self {
+            SelectionPolicy::Traffic(_) => select(vms, interfaces),
+        }
+    }
+}
 
 /// What a VM, or everything else on an interface, sends and receives, in whole Mbit/s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
