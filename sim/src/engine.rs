@@ -14,6 +14,7 @@ use crate::wiring::Wiring;
 use crate::{FlowResult, MigrationResult, RunResult, Settings};
 use livemig_core::ledger::Observation;
 use livemig_core::machine::Migration;
+use livemig_core::strategy::Technique;
 use livemig_core::units::{Rate, Span, Time};
 use livemig_core::vocabulary::{CmdId, Event};
 use livemig_models::world::{HostId, Strategy, VmId, World};
@@ -53,6 +54,8 @@ pub(crate) enum Happening<S> {
     NextPhase(VmId),
     /// Something of the scenario's `[[event]]` list.
     Incident(u32),
+    /// Rates are measured from now on.
+    Measure,
     /// The drain is requested.
     DrainRequested,
     /// A host that was drained takes guests again.
@@ -96,6 +99,8 @@ pub(crate) struct Engine<'a, F: Fidelity> {
     /// The migration of each VM that has one whose result is still to come.
     pub(crate) drive_of: Vec<Option<u32>>,
     pub(crate) traffic: Vec<TrafficFlow>,
+    /// Since when its rates are measured.
+    pub(crate) measured_since: Time,
     /// Which of them are the scenario's flows.
     pub(crate) listed: std::ops::Range<usize>,
     /// The traffic flows of each VM.
@@ -150,6 +155,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             drives: Drives::with_capacity(world.moves.len()),
             drive_of: vec![None; world.vms.len()],
             traffic: Vec::new(),
+            measured_since: Time::ZERO,
             listed: 0..0,
             traffic_of: vec![Vec::new(); world.vms.len()],
             loose: Vec::new(),
@@ -195,6 +201,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
         for (i, event) in self.world.events.iter().enumerate() {
             self.queue.push(event.at, Happening::Incident(i as u32));
         }
+        self.schedule_measuring();
         self.schedule_drain();
     }
 
@@ -234,6 +241,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             // What was announced may have failed before the request comes.
             Happening::Request(m) if !self.drives.has(m) || self.drives[m as usize].session.ending().is_some() => {}
             Happening::Request(m) => {
+                self.select_together();
                 self.begin_observation(m);
                 self.tell(m, Event::Requested);
             }
@@ -252,6 +260,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             Happening::BacklogEmpty(m) => self.backlog_empty(m),
             Happening::NextPhase(vm) => self.next_phase(vm),
             Happening::Incident(i) => self.incident(i),
+            Happening::Measure => self.begin_measuring(),
             Happening::DrainRequested => self.request_drain(),
             Happening::HostReturns(host) => self.host_returns(host),
         }
@@ -376,7 +385,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             source: drive.source,
             destination: drive.destination,
             attempt: drive.attempt,
-            technique: self.strategy.preset,
+            technique: drive.session.migration().technique().map_or(self.strategy.preset, Technique::name),
             rounds: drive.session.take_rounds(),
             timeline: drive.session.take_timeline(),
             metrics,

@@ -17,6 +17,7 @@ pub mod network;
 mod page;
 pub mod queue;
 mod sample;
+mod selection;
 mod traffic;
 mod watcher;
 mod ways;
@@ -71,7 +72,7 @@ pub struct MigrationResult {
     pub destination: HostId,
     /// 1; above when the drain made the migration again because it had failed before. The last one tells what became of the VM.
     pub attempt: u32,
-    /// The preset that moved it.
+    /// The preset that moved it: the strategy's, or the one of the technique that was selected.
     pub technique: &'static str,
     /// The results.
     pub metrics: Metrics,

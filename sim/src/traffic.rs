@@ -9,8 +9,8 @@ use livemig_models::world::{Endpoint, Traffic, VmId};
 /// One flow between guests, hosts and the outside.
 #[derive(Debug)]
 pub(crate) struct TrafficFlow {
-    from: Endpoint,
-    to: Endpoint,
+    pub(crate) from: Endpoint,
+    pub(crate) to: Endpoint,
     /// Offered rate; `None` takes whatever it gets.
     offered: Option<f64>,
     weight: f64,
@@ -22,12 +22,15 @@ pub(crate) struct TrafficFlow {
     since: Time,
     /// Bytes carried, and when, at the first request and at the last ending of a migration.
     marks: [(Time, f64); 2],
+    /// Bytes carried until rates were last begun to be measured.
+    before: f64,
 }
 
 impl TrafficFlow {
     fn new(from: Endpoint, to: Endpoint, offered: Option<f64>, weight: f64, listed: Option<u32>) -> TrafficFlow {
         let marks = [(Time::ZERO, 0.0); 2];
-        TrafficFlow { from, to, offered, weight, listed, flow: None, rate: 0.0, carried: 0.0, since: Time::ZERO, marks }
+        let (since, before) = (Time::ZERO, 0.0);
+        TrafficFlow { from, to, offered, weight, listed, flow: None, rate: 0.0, carried: 0.0, since, marks, before }
     }
 
     pub(crate) fn set_rate(&mut self, now: Time, rate: f64) {
@@ -40,6 +43,19 @@ impl TrafficFlow {
     pub(crate) fn mark(&mut self, which: usize, now: Time) {
         self.set_rate(now, self.rate);
         self.marks[which] = (now, self.carried);
+    }
+
+    /// From now on its rate is measured.
+    pub(crate) fn begin_measuring(&mut self, now: Time) {
+        self.set_rate(now, self.rate);
+        self.before = self.carried;
+    }
+
+    /// Mean rate in bytes per second since `begun`, when it was begun to be measured; at that moment itself, the rate then.
+    pub(crate) fn measured(&self, begun: Time, now: Time) -> f64 {
+        let carried = self.carried + self.rate * now.since(self.since).as_secs_f64() - self.before;
+        let seconds = now.since(begun).as_secs_f64();
+        if seconds > 0.0 { carried / seconds } else { self.rate }
     }
 
     /// Mean rate between the marks, in bytes per second.

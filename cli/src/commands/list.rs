@@ -7,6 +7,7 @@ use crate::stdout::Output;
 use crate::table::{self, Style, left};
 use crate::value::{Value, json_object};
 use anyhow::Result;
+use livemig_core::policy::selection::SELECTIONS;
 use livemig_core::policy::snapshot::SNAPSHOT_POLICIES;
 use livemig_core::policy::stop::STOP_RULES;
 use livemig_core::policy::throttle::THROTTLE_POLICIES;
@@ -49,6 +50,7 @@ fn entries() -> Vec<Entry> {
         .chain(THROTTLE_POLICIES.iter().map(policy("throttle")))
         .chain(SNAPSHOT_POLICIES.iter().map(policy("snapshots")))
         .chain([policy("timeout")(&timeout::ENTRY)])
+        .chain(SELECTIONS.iter().map(policy("selection")))
         .chain(order::ENTRIES.iter().map(policy("order")))
         .chain(placement::ENTRIES.iter().map(policy("placement")))
         .collect()

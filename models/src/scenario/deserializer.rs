@@ -24,7 +24,7 @@ fn tag_of(name: &str) -> Option<&'static str> {
     match name {
         "Workload" | "Steady" => Some("kind"),
         "Stop" => Some("rule"),
-        "Throttle" | "Snapshots" => Some("policy"),
+        "Throttle" | "Select" | "Snapshots" => Some("policy"),
         _ => None,
     }
 }

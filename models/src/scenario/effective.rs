@@ -5,6 +5,7 @@ use super::quantity::{written_size, written_time};
 use super::resolve::Frame;
 use crate::calibration::{CHANGED, Calibration};
 use crate::world::{Drain, Point, Strategy};
+use livemig_core::policy::selection::SelectionPolicy;
 use livemig_core::policy::snapshot::{Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Escalation, StopRule};
 use livemig_core::policy::throttle::{Start, ThrottlePolicy};
@@ -144,6 +145,9 @@ fn strategy(strategy: &Strategy) -> Value {
             table["scatter"] = scatter(s);
         }
     }
+    if let Some(selection) = &spec.selection {
+        table["select"] = select(selection);
+    }
     if let Some(timeout) = &spec.timeout {
         let then = match timeout.then {
             OnTimeout::Abort => "abort",
@@ -165,6 +169,12 @@ fn scatter(s: &Scatter) -> Value {
         table["gather_limit"] = rate(limit);
     }
     table
+}
+
+fn select(policy: &SelectionPolicy) -> Value {
+    match policy {
+        SelectionPolicy::Traffic(p) => json!({ "policy": "traffic", "window": span(p.window) }),
+    }
 }
 
 fn snapshots(policy: &SnapshotPolicy) -> Value {

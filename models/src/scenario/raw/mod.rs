@@ -11,7 +11,7 @@ pub(crate) use cluster::{Flow, Host, Nic, Rack, Role, Traffic, Vm};
 pub(crate) use drain::{Drain, Names, Order, Placement};
 pub(crate) use plan::{Event, Migrate};
 pub(crate) use strategy::{
-    Escalation, GatherWhen, OnTimeout, Options, Prepaging, Snapshots, Stop, Strategy, Throttle, ThrottleStart,
+    Escalation, GatherWhen, OnTimeout, Options, Prepaging, Select, Snapshots, Stop, Strategy, Throttle, ThrottleStart,
 };
 pub(crate) use workload::{Accesses, Curve, HotCold, Phases, Steady, Trace, Workload, Zipf};
 

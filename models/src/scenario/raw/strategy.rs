@@ -65,6 +65,8 @@ pub(crate) struct Options {
     pub(crate) throttle: Option<At<Throttle>>,
     /// Leave out pages that are dirty again when their turn comes in a round.
     pub(crate) skip_redirtied: Option<At<bool>>,
+    /// How one of copying before the switch and pushing after it is chosen for each VM, at the request.
+    pub(crate) select: Option<At<Select>>,
     /// In which order pages are pushed after the switch.
     pub(crate) prepaging: Option<At<Prepaging>>,
     /// Pages that are pushed after the switch go to intermediaries too, which keep them until the destination gathers them.
@@ -224,6 +226,18 @@ pub(crate) enum Snapshots {
         max_pages: Option<u64>,
         /// Least time between two snapshots. Default: 0 s.
         min_spacing: Option<Constant<Span>>,
+    },
+}
+
+/// A selection of the technique.
+#[derive(Debug, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(tag = "policy", transform = or_name_alone)]
+pub(crate) enum Select {
+    /// By what the VMs that are migrated together send and receive.
+    Traffic {
+        /// Over which time before the request that is measured. Default: 10 s.
+        window: Option<Constant<Span>>,
     },
 }
 

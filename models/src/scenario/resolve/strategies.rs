@@ -2,9 +2,10 @@
 
 use crate::scenario::error::{Fault, choices};
 use crate::scenario::quantity::{Fraction, Positive};
-use crate::scenario::raw::{self, Document, Options, Snapshots, Stop, Throttle, ThrottleStart};
+use crate::scenario::raw::{self, Document, Options, Select, Snapshots, Stop, Throttle, ThrottleStart};
 use crate::scenario::value::{At, Constant};
 use crate::world::Strategy;
+use livemig_core::policy::selection::{SelectionPolicy, TrafficSensitive};
 use livemig_core::policy::snapshot::{Adaptive, Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Clark, Escalation, FixedRounds, KubeVirt, PMigrate, Qemu, SimGrid, StopRule};
 use livemig_core::policy::throttle::{AutoConverge, CpuScheduling, DirtyLimit, Start, ThrottlePolicy};
@@ -104,6 +105,9 @@ fn apply(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Faul
     apply_live(options, preset, spec)?;
     apply_push(options, preset, spec)?;
     apply_scatter(options, preset, spec)?;
+    if let Some(at) = &options.select {
+        spec.selection = Some(select(&at.value));
+    }
     apply_timeout(options, preset, spec)
 }
 
@@ -184,6 +188,14 @@ fn apply_timeout(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<
     }
     spec.timeout = Some(CompletionTimeout { per_gib: at.value.per_gib.0, then });
     Ok(())
+}
+
+fn select(raw: &Select) -> SelectionPolicy {
+    match raw {
+        Select::Traffic { window } => {
+            SelectionPolicy::Traffic(TrafficSensitive { window: span(window.as_ref(), TrafficSensitive::default().window) })
+        }
+    }
 }
 
 fn span(value: Option<&Constant<Span>>, default: Span) -> Span {

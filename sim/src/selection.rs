@@ -1,0 +1,140 @@
+//! Rates measured before migrations are requested, and the techniques that are chosen by them.
+
+use crate::engine::{Engine, Happening};
+use crate::fidelity::Fidelity;
+use livemig_core::machine::{Migration, Phase};
+use livemig_core::policy::selection::{Interfaces, Load, Moving};
+use livemig_core::units::{Rate, Time};
+use livemig_core::vocabulary::Event;
+use livemig_models::world::{Endpoint, HostId};
+use std::collections::BTreeMap;
+
+/// What guests and hosts send and receive beyond their own host, in bytes per second.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    /// By VM.
+    pub(crate) guests: BTreeMap<u32, Both>,
+    /// Beside their guests, by host.
+    pub(crate) hosts: BTreeMap<u32, Both>,
+}
+
+/// A rate for each direction.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Both {
+    pub(crate) tx: f64,
+    pub(crate) rx: f64,
+}
+
+impl<F: Fidelity> Engine<'_, F> {
+    /// Schedules the beginnings of the windows in which rates are measured.
+    pub(crate) fn schedule_measuring(&mut self) {
+        let Some(selection) = &self.strategy.spec.selection else { return };
+        let mut requests: Vec<Time> = self.world.moves.iter().map(|m| m.at).collect();
+        requests.sort_unstable();
+        requests.dedup();
+        for at in requests {
+            self.queue.push(Time(at.0.saturating_sub(selection.window().0)), Happening::Measure);
+        }
+    }
+
+    /// A window begins.
+    pub(crate) fn begin_measuring(&mut self) {
+        self.measured_since = self.now;
+        let now = self.now;
+        for flow in &mut self.traffic {
+            flow.begin_measuring(now);
+        }
+    }
+
+    /// The rates since the window began.
+    pub(crate) fn measured(&self) -> Measured {
+        let mut measured = Measured::default();
+        for flow in &self.traffic {
+            let (from, to) = (self.host_of(flow.from), self.host_of(flow.to));
+            let rate = flow.measured(self.measured_since, self.now);
+            if from == to || rate <= 0.0 {
+                continue;
+            }
+            if let Some(both) = measured.of(flow.from) {
+                both.tx += rate;
+            }
+            if let Some(both) = measured.of(flow.to) {
+                both.rx += rate;
+            }
+        }
+        measured
+    }
+
+    fn host_of(&self, end: Endpoint) -> Option<HostId> {
+        match end {
+            Endpoint::Vm(vm) => Some(self.guests[vm.0 as usize].host),
+            Endpoint::Host(host) => Some(host),
+            Endpoint::Outside => None,
+        }
+    }
+
+    /// Chooses the techniques of all migrations that are requested at this instant, unless that has been done.
+    pub(crate) fn select_together(&mut self) {
+        let Some(policy) = self.strategy.spec.selection else { return };
+        let requested = (0_u32..).zip(&self.world.moves).filter(|(_, order)| order.at == self.now).map(|(m, _)| m);
+        let open = |&m: &u32| {
+            self.drives.has(m) && {
+                let session = &self.drives[m as usize].session;
+                session.migration().selection().is_some() && !matches!(session.phase(), Phase::Rollback | Phase::Ended)
+            }
+        };
+        let together: Vec<u32> = requested.filter(open).collect();
+        if together.is_empty() {
+            return;
+        }
+        let (moving, interfaces) = self.situation(&together);
+        let chosen = policy.choose(&moving, &interfaces);
+        for (m, technique) in together.into_iter().zip(chosen.techniques) {
+            self.tell(m, Event::Selected(technique));
+        }
+    }
+
+    /// What the choice between techniques depends on: the migrations' guests, and what else uses the NICs. All NICs of a host count as one.
+    fn situation(&self, together: &[u32]) -> (Vec<Moving>, Interfaces) {
+        let measured = self.measured();
+        let (mut sources, mut destinations): (BTreeMap<u32, f64>, BTreeMap<u32, f64>) = Default::default();
+        let mut rest = measured.guests.clone();
+        for &m in together {
+            let drive = &self.drives[m as usize];
+            let beside = |host: HostId| measured.hosts.get(&host.0).copied().unwrap_or_default();
+            sources.insert(drive.source.0, beside(drive.source).tx);
+            destinations.insert(drive.destination.0, beside(drive.destination).rx);
+            rest.remove(&drive.vm.0);
+        }
+        for (vm, both) in rest {
+            let host = self.guests[vm as usize].host.0;
+            sources.entry(host).and_modify(|out| *out += both.tx);
+            destinations.entry(host).and_modify(|into| *into += both.rx);
+        }
+        let (from, to): (Vec<u32>, Vec<u32>) = (sources.keys().copied().collect(), destinations.keys().copied().collect());
+        let place = |of: &[u32], host: HostId| of.binary_search(&host.0).expect("every end was entered") as u32;
+        let one = |&m: &u32| {
+            let drive = &self.drives[m as usize];
+            let both = measured.guests.get(&drive.vm.0).copied().unwrap_or_default();
+            Moving {
+                source: place(&from, drive.source),
+                destination: place(&to, drive.destination),
+                load: Load::measured(Rate(both.tx), Rate(both.rx)),
+            }
+        };
+        let moving = together.iter().map(one).collect();
+        let outgoing = sources.values().map(|&out| Load::measured(Rate(out), Rate::ZERO).tx).collect();
+        let incoming = destinations.values().map(|&into| Load::measured(Rate::ZERO, Rate(into)).rx).collect();
+        (moving, Interfaces { outgoing, incoming })
+    }
+}
+
+impl Measured {
+    fn of(&mut self, end: Endpoint) -> Option<&mut Both> {
+        match end {
+            Endpoint::Vm(vm) => Some(self.guests.entry(vm.0).or_default()),
+            Endpoint::Host(host) => Some(self.hosts.entry(host.0).or_default()),
+            Endpoint::Outside => None,
+        }
+    }
+}
