@@ -103,7 +103,8 @@ impl<P: PageSet> Conductor<P> {
 
     /// The source is free.
     pub(super) fn begin_gather(&mut self) {
-        let State::Release(fetching) = &self.state else { unreachable!("gathering follows the release") };
+        // A source that has failed meanwhile was released by that, and its answer may still come.
+        let State::Release(fetching) = &self.state else { return };
         let fetching = *fetching;
         match fetching.wanted {
             Some(wanted) if !fetching.done => {

@@ -112,11 +112,13 @@ impl<P: PageSet> Conductor<P> {
         }
     }
 
-    /// The destination asks the source no more, and knows where everything is. The source is released unless an intermediary
-    /// has failed meanwhile.
+    /// The destination asks the source no more, and knows where everything is; unless an intermediary has failed meanwhile, so that the
+    /// source has pages again that the destination must be able to ask for.
     pub(super) fn redirected(&mut self) {
-        if let State::Push(pushing) = &mut self.state {
-            pushing.redirected = true;
+        let State::Push(pushing) = &mut self.state else { return };
+        pushing.redirected = pushing.nothing_unsent();
+        if !pushing.redirected {
+            self.desk.order(Command::ServeFaults);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::policy::selection::SelectionPolicy;
 use crate::policy::snapshot::{Fixed, SnapshotPolicy};
 use crate::policy::stop::StopRule;
 use crate::policy::throttle::ThrottlePolicy;
-use crate::policy::timeout::CompletionTimeout;
+use crate::policy::timeout::{CompletionTimeout, OnTimeout};
 use crate::units::{Rate, Span};
 use crate::vocabulary::Prepaging;
 use serde::{Deserialize, Serialize};
@@ -231,6 +231,16 @@ pub enum SpecError {
     /// Staged snapshots that the destination could not fetch.
     #[error("`staging` needs a push: the destination fetches what is staged after the guest has started there")]
     StagingWithoutPush,
+    /// Staged snapshots under a timeout that ends in a stopped copy.
+    #[error(
+        "`staging` excludes a timeout that ends in `pause`: the guest would start before it has what is staged, without a push"
+    )]
+    StagingAndPause,
+    /// Staged snapshots where the push may be left out.
+    #[error(
+        "`staging` excludes `select`: what is staged reaches the destination only with a push, and a selection may choose pre-copy"
+    )]
+    StagingAndSelection,
     /// No pivots.
     #[error("`pivots` must be at least 1")]
     NoPivots,
@@ -268,6 +278,19 @@ impl Spec {
         }
     }
 
+    /// Staged pages reach the destination in the gathering that belongs to a push; every way to a switch must lead there.
+    fn check_staging(&self) -> Result<(), SpecError> {
+        if self.push.is_none() {
+            Err(SpecError::StagingWithoutPush)
+        } else if self.timeout.is_some_and(|t| t.then == OnTimeout::Pause) {
+            Err(SpecError::StagingAndPause)
+        } else if self.selection.is_some() {
+            Err(SpecError::StagingAndSelection)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Checks the composition and the ranges of its parameters.
     ///
     /// # Errors
@@ -291,8 +314,8 @@ impl Spec {
             }
         }
         if let Some(ahead) = &self.ahead {
-            if ahead.staging && self.push.is_none() {
-                return Err(SpecError::StagingWithoutPush);
+            if ahead.staging {
+                self.check_staging()?;
             }
             ahead.snapshots.check()?;
         }
