@@ -60,6 +60,18 @@ impl Routes {
     }
 }
 
+/// How the channels between source and destination are made and served. How many connections there are is said with each
+/// [`Send`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Channels {
+    /// Over how many network interfaces of each host the connections are spread; `None` for as many as there are.
+    pub nics: Option<u16>,
+    /// How many threads handle pages at each end; `None` for one per connection.
+    pub threads: Option<u16>,
+    /// Threads that map guest memory lock the range that they map, and not the whole address space (Song et al., VEE 2013).
+    pub range_lock: bool,
+}
+
 /// Why pages are sent; the ledger counts bytes by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SendClass {
@@ -147,8 +159,10 @@ pub struct Stall {
 pub enum Command<P> {
     /// Ask the destination and the intermediaries for room.
     Reserve {
-        /// Bytes of memory and disk that the destination must take.
+        /// Bytes of memory that the destination must take.
         memory: Bytes,
+        /// Bytes of disk that the destination must take; zero for a VM whose disk is not moved.
+        disk: Bytes,
         /// Hosts that stage pages.
         intermediaries: Vec<u16>,
     },
@@ -156,6 +170,8 @@ pub enum Command<P> {
     Prepare {
         /// Send pages of zeros as a mark.
         elide_zero_pages: bool,
+        /// How the channels are made and served.
+        channels: Channels,
     },
     /// Count the dirty pages and clear nothing.
     PeekDirty {

@@ -9,13 +9,14 @@ use harness::explore::{Tiny, explore};
 use harness::faults::FaultKind;
 use harness::scenario::AboutResume;
 use livemig_core::policy::stop::{Clark, FixedRounds, StopRule};
-use livemig_core::strategy::{PRESETS, Preset, Spec, preset};
+use livemig_core::strategy::{PRESETS, Preset, Spec, Transfer, preset};
 use livemig_core::units::Span;
 use livemig_core::vocabulary::Side;
 
-/// A preset with rules that make sense for four pages: up to three rounds of pre-copy, the last of them stopped.
+/// A preset over one connection with rules that make sense for four pages: up to three rounds of pre-copy, the last of them stopped.
 fn tiny_spec(preset: &Preset) -> Spec {
     let mut spec = (preset.spec)();
+    spec.transfer = Transfer::default();
     if let Some(live) = &mut spec.live {
         live.stop = match spec.push {
             None => StopRule::Clark(Clark::new(1, 2, 9.0, false)),
@@ -26,7 +27,7 @@ fn tiny_spec(preset: &Preset) -> Spec {
 }
 
 fn tiny(preset: &Preset) -> Tiny {
-    Tiny { spec: tiny_spec(preset), writes: 1, strike: None, about_resume: AboutResume::Repeat, bug: None }
+    Tiny { spec: tiny_spec(preset), disk: 0, writes: 1, strike: None, about_resume: AboutResume::Repeat, bug: None }
 }
 
 fn must_hold(preset: &Preset, tiny: &Tiny) {
@@ -55,6 +56,19 @@ fn every_interleaving_over_two_connections() {
         let mut tiny = tiny(preset);
         tiny.spec.transfer.streams = 2;
         must_hold(preset, &tiny);
+    }
+}
+
+/// Half of the pages are blocks of a disk, over two connections.
+#[test]
+fn every_interleaving_with_a_disk() {
+    for preset in &PRESETS {
+        let mut tiny = Tiny { disk: 2, ..tiny(preset) };
+        tiny.spec.transfer.streams = 2;
+        if tiny.spec.check_disk().is_ok() {
+            must_hold(preset, &tiny);
+            must_hold(preset, &Tiny { strike: Some(FaultKind::Cancel), ..tiny });
+        }
     }
 }
 

@@ -167,7 +167,7 @@ impl<F: Fidelity> Engine<'_, F> {
         }
         match command {
             Command::Reserve { .. } => self.later(m, id, round_trip, Task::Answer(Reply::Reserved)),
-            Command::Prepare { elide_zero_pages } => self.later(m, id, c.setup, Task::Prepare { elide_zero_pages }),
+            Command::Prepare { elide_zero_pages, .. } => self.later(m, id, c.setup, Task::Prepare { elide_zero_pages }),
             Command::PeekDirty { .. } => self.later(m, id, self.scan_time(m), Task::Peek),
             Command::Collect { limit, into, .. } => self.later(m, id, self.scan_time(m), Task::Collect { limit, into }),
             Command::ReturnDirty { set, .. } => {

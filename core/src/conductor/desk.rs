@@ -2,7 +2,7 @@
 
 use crate::machine::{PeerError, Phase};
 use crate::pages::PageSet;
-use crate::vocabulary::{CmdId, Command, Reply};
+use crate::vocabulary::{CmdId, Command, Region, Reply};
 use std::collections::VecDeque;
 
 /// What kind of command an outstanding one is: enough to know which answers fit it.
@@ -82,12 +82,45 @@ impl Kind {
     }
 }
 
+/// A command that is not completed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    pub(super) id: CmdId,
+    pub(super) kind: Kind,
+    /// What it is about.
+    pub(super) region: Region,
+}
+
+/// What a command is about; of those that are about no region, memory.
+fn region_of<P>(command: &Command<P>) -> Region {
+    match command {
+        Command::PeekDirty { region } | Command::Collect { region, .. } | Command::ReturnDirty { region, .. } => *region,
+        Command::Send(send) => send.region,
+        Command::Reserve { .. }
+        | Command::Prepare { .. }
+        | Command::Recall { .. }
+        | Command::SetRate { .. }
+        | Command::Throttle { .. }
+        | Command::Pause
+        | Command::SendState
+        | Command::DiscardStale { .. }
+        | Command::Resume { .. }
+        | Command::ServeFaults
+        | Command::RedirectFaults
+        | Command::Reclaim { .. }
+        | Command::Gather { .. }
+        | Command::Watch(_)
+        | Command::Release
+        | Command::Abort => Region::Memory,
+    }
+}
+
 /// Commands on their way out and commands not yet completed.
 #[derive(Debug)]
 pub(super) struct Desk<P> {
     next: u32,
     outbox: VecDeque<(CmdId, Command<P>)>,
-    open: Vec<(CmdId, Kind)>,
+    open: Vec<Order>,
 }
 
 impl<P: PageSet> Desk<P> {
@@ -100,7 +133,7 @@ impl<P: PageSet> Desk<P> {
         let id = CmdId(self.next);
         // After 2^32 commands ids are given again; none of those still outstanding is that old.
         self.next = self.next.wrapping_add(1);
-        self.open.push((id, Kind::of(&command)));
+        self.open.push(Order { id, kind: Kind::of(&command), region: region_of(&command) });
         self.outbox.push_back((id, command));
         id
     }
@@ -111,28 +144,28 @@ impl<P: PageSet> Desk<P> {
 
     /// Whether `reply` is an answer to the outstanding command `id`.
     pub(super) fn check(&self, id: CmdId, reply: &Reply<P>, phase: Phase) -> Result<(), PeerError> {
-        if self.kind(id).is_answered_by(reply) { Ok(()) } else { Err(PeerError::WrongReply { id, phase }) }
+        if self.find(id).kind.is_answered_by(reply) { Ok(()) } else { Err(PeerError::WrongReply { id, phase }) }
     }
 
     /// Takes an outstanding command off the list.
-    pub(super) fn close(&mut self, id: CmdId) -> Kind {
-        let kind = self.kind(id);
-        self.open.retain(|&(open, _)| open != id);
-        kind
+    pub(super) fn close(&mut self, id: CmdId) -> Order {
+        let order = self.find(id);
+        self.open.retain(|open| open.id != id);
+        order
     }
 
-    fn kind(&self, id: CmdId) -> Kind {
-        let found = self.open.iter().find(|&&(open, _)| open == id);
-        found.expect("a completion is of a command that is outstanding").1
+    fn find(&self, id: CmdId) -> Order {
+        let found = self.open.iter().find(|open| open.id == id);
+        *found.expect("a completion is of a command that is outstanding")
     }
 
     pub(super) fn is_open(&self, id: CmdId) -> bool {
-        self.open.iter().any(|&(open, _)| open == id)
+        self.open.iter().any(|open| open.id == id)
     }
 
     /// Whether a command of one of these kinds is outstanding.
     pub(super) fn any_open(&self, kinds: &[Kind]) -> bool {
-        self.open.iter().any(|(_, kind)| kinds.contains(kind))
+        self.open.iter().any(|open| kinds.contains(&open.kind))
     }
 
     pub(super) fn nothing_open(&self) -> bool {
@@ -142,9 +175,9 @@ impl<P: PageSet> Desk<P> {
     /// Recalls every outstanding command of these kinds.
     pub(super) fn recall_all(&mut self, kinds: &[Kind]) {
         for i in 0..self.open.len() {
-            let (id, kind) = self.open[i];
-            if kinds.contains(&kind) {
-                self.order(Command::Recall { of: id });
+            let open = self.open[i];
+            if kinds.contains(&open.kind) {
+                self.order(Command::Recall { of: open.id });
             }
         }
     }

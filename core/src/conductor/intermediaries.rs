@@ -9,7 +9,7 @@ use super::{Conductor, State};
 use crate::machine::{Migration, PeerError};
 use crate::pages::PageSet;
 use crate::units::Time;
-use crate::vocabulary::{Command, Failure, Peer, Routes};
+use crate::vocabulary::{Command, Failure, Peer, Region, Routes};
 
 /// The hosts that stage pages of a migration.
 #[derive(Debug)]
@@ -55,8 +55,11 @@ impl<P: PageSet> Conductor<P> {
         }
     }
 
-    /// The ways that pages of the current stage may go.
-    pub(super) fn routes(&self) -> Routes {
+    /// The ways that pages of the current stage may go. A disk goes straight: it has to be there when the guest starts.
+    pub(super) fn routes(&self, region: Region) -> Routes {
+        if region == Region::Disk {
+            return Routes::direct();
+        }
         let usable = self.intermediaries.usable();
         let copies = |wanted: u16| wanted.min(u16::try_from(usable.len()).unwrap_or(u16::MAX));
         match &self.state {
@@ -105,7 +108,9 @@ impl<P: PageSet> Conductor<P> {
         self.intermediaries.exclude(via);
         match &mut self.state {
             State::Push(pushing) => pushing.refused(set),
-            State::Snapshots(_) | State::LiveCopy(_) | State::Switch(_) | State::Rollback(_) => self.give_back(set),
+            State::Snapshots(_) | State::LiveCopy(_) | State::Switch(_) | State::Rollback(_) => {
+                self.give_back(Region::Memory, set);
+            }
             State::Waiting | State::Preparation | State::Release(_) | State::Gather(_) | State::Ended(_) => {}
         }
         self.advance(now);
@@ -151,7 +156,7 @@ impl<P: PageSet> Conductor<P> {
                 }
             }
             State::Switch(_) => self.switch_reclaimed(set),
-            State::Snapshots(_) | State::LiveCopy(_) | State::Rollback(_) => self.give_back(set),
+            State::Snapshots(_) | State::LiveCopy(_) | State::Rollback(_) => self.give_back(Region::Memory, set),
             State::Waiting | State::Preparation | State::Release(_) | State::Gather(_) | State::Ended(_) => {
                 unreachable!("nothing is taken back in phase {}", self.phase().name())
             }

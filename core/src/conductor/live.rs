@@ -5,13 +5,14 @@
 //! is pending comes below their threshold, dirty pages are counted exactly, and if that is still too much they join the send
 //! that is under way, which is where the next round begins.
 
+use super::regions::{Both, Sends};
 use super::{Conductor, Kind, State};
 use crate::machine::Outcome;
 use crate::pages::PageSet;
 use crate::policy::stop::{Round, Totals, Verdict};
 use crate::policy::throttle::Progress;
 use crate::units::{Bytes, Rate, Share, Time};
-use crate::vocabulary::{CmdId, Command, Joined, Region, Sent, Watch, WatchEnd, Watched};
+use crate::vocabulary::{CmdId, Command, Joined, Sent, Watch, WatchEnd, Watched};
 
 /// The round under way.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ enum Step {
     /// Dirty pages are being collected for a new send.
     Collecting,
     /// The round is being sent, and perhaps watched.
-    Sending { send: CmdId, watch: Option<CmdId> },
+    Sending { sends: Sends, watch: Option<CmdId> },
     /// Everything has been sent; dirty pages are being counted.
     Counting { sent: Sent, ended: Time },
     /// The watch says that little is pending; dirty pages are being counted while the send goes on.
@@ -40,7 +41,7 @@ enum Step {
 impl<P: PageSet> Conductor<P> {
     pub(super) fn begin_live_copy(&mut self, now: Time) {
         self.state = State::LiveCopy(LiveCopy { started: now, to_send: Bytes::ZERO, step: Step::Collecting });
-        self.collect(None);
+        self.collect_all();
     }
 
     /// Begins with a count: memory has been sent before, and `round` was the last of it.
@@ -50,7 +51,7 @@ impl<P: PageSet> Conductor<P> {
         self.state = State::LiveCopy(LiveCopy { started: round.started, to_send: Bytes::ZERO, step });
         self.first_round = self.rounds - 1;
         debug_assert!(round.ended <= now);
-        self.desk.order(Command::PeekDirty { region: Region::Memory });
+        self.count_dirty();
     }
 
     fn live(&mut self) -> Option<&mut LiveCopy> {
@@ -69,33 +70,40 @@ impl<P: PageSet> Conductor<P> {
     }
 
     /// The pages of a round are here. They may also be those that were to join a send that has ended meanwhile.
-    pub(super) fn round_collected(&mut self, now: Time, set: P) {
-        let to_send = set.len();
-        let send = self.send(set, self.rounds);
+    pub(super) fn round_collected(&mut self, now: Time, sets: Both<P>) {
+        let to_send = sets.len();
+        let sends = self.send_both(sets, self.rounds);
         self.rounds = self.rounds.saturating_add(1);
-        let watch = self.watch(now, send);
-        self.state = State::LiveCopy(LiveCopy { started: now, to_send, step: Step::Sending { send, watch } });
+        let watch = self.watch(now, &sends);
+        self.state = State::LiveCopy(LiveCopy { started: now, to_send, step: Step::Sending { sends, watch } });
     }
 
     /// Orders the watch that the stop rule wants.
-    fn watch(&mut self, now: Time, send: CmdId) -> Option<CmdId> {
+    ///
+    /// With a disk a round is over when both regions are sent, under every rule. No rule then looks into a round to end it, for half
+    /// of what is pending would be missing there; stalls are watched for all the same.
+    fn watch(&mut self, now: Time, sends: &Sends) -> Option<CmdId> {
         let watching = self.spec.live.as_ref()?.stop.watching(now)?;
-        let watch = Watch { send, every: watching.every, below: watching.below, stall: watching.stall };
+        let below = watching.below.filter(|_| !self.has_disk());
+        let send = sends.memory().filter(|_| below.is_some() || watching.stall.is_some())?;
+        let watch = Watch { send, every: watching.every, below, stall: watching.stall };
         Some(self.desk.order(Command::Watch(watch)))
     }
 
     pub(super) fn round_sent(&mut self, now: Time, id: CmdId, sent: Sent) {
         let Some(live) = self.live() else { return };
-        match live.step {
-            Step::Sending { send, .. } if send == id => {
-                live.step = Step::Counting { sent, ended: now };
-                self.desk.order(Command::PeekDirty { region: Region::Memory });
+        match &mut live.step {
+            // It may also be an earlier send, which had ended before pages could join it: they came back, are perhaps sent already,
+            // and overtook its completion.
+            Step::Sending { sends, .. } => {
+                if sends.closes(id, sent) {
+                    live.step = Step::Counting { sent: sends.sent, ended: now };
+                    self.count_dirty();
+                }
             }
             // The count or the collection that is under way is answered as if the send were still there.
             Step::Checking { .. } | Step::Joining { .. } => {}
-            // An earlier send, which had ended before pages could join it: they came back, are perhaps sent already, and overtook
-            // its completion.
-            Step::Sending { .. } | Step::Collecting | Step::Counting { .. } => {}
+            Step::Collecting | Step::Counting { .. } => {}
         }
     }
 
@@ -104,35 +112,36 @@ impl<P: PageSet> Conductor<P> {
             spec.stop.progressed(stall);
         }
         let Some(live) = self.live() else { return };
-        let send = match live.step {
-            Step::Sending { send, watch } if watch == Some(id) => send,
+        let sends = match live.step {
+            Step::Sending { sends, watch } if watch == Some(id) => sends,
             Step::Sending { .. } | Step::Collecting | Step::Counting { .. } | Step::Checking { .. } | Step::Joining { .. } => {
                 return;
             }
         };
         match watched.end {
             WatchEnd::Below => {
+                let send = sends.memory().expect("a watch that ends otherwise than with its send leaves it");
                 live.step = Step::Checking { send, pending: watched.pending, rate: watched.rate };
-                self.desk.order(Command::PeekDirty { region: Region::Memory });
+                self.count_dirty();
             }
             WatchEnd::Stalled => {
-                live.step = Step::Sending { send, watch: None };
+                live.step = Step::Sending { sends, watch: None };
                 let verdict = self.spec.live.as_mut().expect("live copy has a spec").stop.stalled(now);
                 if verdict == Verdict::Continue {
-                    let watch = self.watch(now, send);
-                    self.live().expect("still copying").step = Step::Sending { send, watch };
+                    let watch = self.watch(now, &sends);
+                    self.live().expect("still copying").step = Step::Sending { sends, watch };
                 } else {
                     self.act(verdict);
                 }
             }
             // The completion of the send says the rest.
-            WatchEnd::SendEnded => live.step = Step::Sending { send, watch: None },
+            WatchEnd::SendEnded => live.step = Step::Sending { sends, watch: None },
         }
     }
 
     /// Dirty pages have been counted: the round is judged.
     pub(super) fn counted(&mut self, now: Time, dirty: Bytes) {
-        let (index, totals) = (self.rounds - 1 - self.first_round, Totals { memory: self.memory, sent: self.sent });
+        let (index, totals) = (self.rounds - 1 - self.first_round, Totals { size: self.size(), sent: self.sent });
         let Some(live) = self.live() else { return };
         let started = live.started;
         match live.step {
@@ -142,7 +151,7 @@ impl<P: PageSet> Conductor<P> {
                 if verdict == Verdict::Continue {
                     self.throttle(round, Bytes::ZERO);
                     self.live().expect("still copying").step = Step::Collecting;
-                    self.collect(None);
+                    self.collect_all();
                 } else {
                     self.act(verdict);
                 }
@@ -158,7 +167,10 @@ impl<P: PageSet> Conductor<P> {
                     self.throttle(round, remaining - dirty);
                     let live = self.live().expect("still copying");
                     live.step = if over { Step::Collecting } else { Step::Joining { send } };
-                    self.collect((!over).then_some(send));
+                    match over {
+                        true => self.collect_all(),
+                        false => self.collect_into(send),
+                    }
                 } else {
                     self.act(verdict);
                 }
@@ -173,19 +185,21 @@ impl<P: PageSet> Conductor<P> {
         let Step::Joining { send } = live.step else { unreachable!("nothing is being joined") };
         self.rounds = self.rounds.saturating_add(1);
         if self.desk.is_open(send) {
-            let watch = self.watch(now, send);
-            self.state = State::LiveCopy(LiveCopy { started: now, to_send: joined.pending, step: Step::Sending { send, watch } });
+            let sends = Sends::of_memory(send);
+            let watch = self.watch(now, &sends);
+            self.state = State::LiveCopy(LiveCopy { started: now, to_send: joined.pending, step: Step::Sending { sends, watch } });
         } else {
             // They joined in time, and the send with them has ended before the answer came.
             let sent = Sent { wire: joined.pending, ..Sent::default() };
             self.live().expect("still copying").step = Step::Counting { sent, ended: now };
-            self.desk.order(Command::PeekDirty { region: Region::Memory });
+            self.count_dirty();
         }
     }
 
     fn throttle(&mut self, round: Round, pending: Bytes) {
+        let size = self.size();
         let Some(live) = &mut self.spec.live else { return };
-        let progress = Progress { round, pending, memory: self.memory, goal: live.stop.goal(round.bandwidth()) };
+        let progress = Progress { round, pending, size, goal: live.stop.goal(round.bandwidth()) };
         if let Some(share) = live.throttle.as_mut().and_then(|p| p.round_ended(&progress)) {
             self.set_share(share);
         }

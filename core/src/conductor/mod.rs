@@ -21,6 +21,7 @@ mod intermediaries;
 mod live;
 mod preparation;
 mod push;
+mod regions;
 mod rollback;
 mod snapshots;
 mod switch;
@@ -32,9 +33,10 @@ use crate::policy::timeout::OnTimeout;
 use crate::strategy::{Spec, Technique};
 use crate::units::{Bytes, Share, Time};
 use crate::vocabulary::{CmdId, Command, Event, Failure, Peer, Prepaging, Region, Reply, Send, SendClass, Sent, Side};
-use desk::{Desk, Kind};
+use desk::{Desk, Kind, Order};
 pub use gather::Remainder;
 use intermediaries::Intermediaries;
+use regions::Both;
 
 /// The state machine of one migration.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Conductor<P> {
     /// What a selection has chosen.
     technique: Option<Technique>,
     memory: Bytes,
+    /// Zero when there is no disk to be moved.
+    disk: Bytes,
     intermediaries: Intermediaries,
     desk: Desk<P>,
     state: State<P>,
@@ -50,6 +54,10 @@ pub struct Conductor<P> {
     requested: Option<Time>,
     /// Rounds that have been begun: snapshots and rounds of live copy.
     rounds: u32,
+    /// What has been collected while the other region's pages are still to come.
+    gathered: Both<P>,
+    /// Dirty bytes as last counted.
+    dirty: Both<Bytes>,
     /// The number of the round that stop rules count as the first.
     first_round: u32,
     /// Bytes on the wire in all rounds.
@@ -89,11 +97,14 @@ impl<P: PageSet> Conductor<P> {
             spec,
             technique: None,
             memory,
+            disk: Bytes::ZERO,
             intermediaries,
             desk: Desk::new(),
             state: State::Waiting,
             requested: None,
             rounds: 0,
+            gathered: Both::default(),
+            dirty: Both::default(),
             first_round: 0,
             sent: Bytes::ZERO,
             converged,
@@ -101,6 +112,14 @@ impl<P: PageSet> Conductor<P> {
             link_lost: None,
             fenced: false,
         }
+    }
+
+    /// The VM has a disk of this size, which is moved with it. [`Spec::check_disk`] says whether the strategy can.
+    #[must_use]
+    pub fn with_disk(mut self, disk: Bytes) -> Conductor<P> {
+        debug_assert!(disk.is_zero() || self.spec.check_disk() == Ok(()));
+        self.disk = disk;
+        self
     }
 
     /// How the VM's technique is to be chosen, as long as that is open.
@@ -115,15 +134,12 @@ impl<P: PageSet> Conductor<P> {
         self.technique
     }
 
-    fn done(&mut self, now: Time, id: CmdId, reply: Reply<P>) {
+    fn done(&mut self, now: Time, id: CmdId, region: Region, reply: Reply<P>) {
         match reply {
             Reply::Reserved => self.reserved(),
             Reply::Prepared => self.prepared(now),
-            Reply::DirtyCount(dirty) => {
-                self.snapshot_counted(now, dirty);
-                self.counted(now, dirty);
-            }
-            Reply::Dirty(set) => self.collected(now, set),
+            Reply::DirtyCount(dirty) => self.region_counted(now, region, dirty),
+            Reply::Dirty(set) => self.region_collected(now, region, set),
             Reply::Joined(joined) => self.joined(now, joined),
             Reply::Sent(sent) => self.send_ended(now, id, sent),
             Reply::Watched(watched) => self.watched(now, id, watched),
@@ -146,13 +162,13 @@ impl<P: PageSet> Conductor<P> {
         self.advance(now);
     }
 
-    /// Pages have come out of the dirty tracker.
-    fn collected(&mut self, now: Time, set: P) {
+    /// Pages have come out of the dirty trackers.
+    fn collected(&mut self, now: Time, sets: Both<P>) {
         match &mut self.state {
-            State::Snapshots(_) => self.snapshot_collected(now, set),
-            State::LiveCopy(_) => self.round_collected(now, set),
-            State::Switch(_) => self.rest_collected(set),
-            State::Rollback(_) => self.give_back(set),
+            State::Snapshots(_) => self.snapshot_collected(now, sets),
+            State::LiveCopy(_) => self.round_collected(now, sets),
+            State::Switch(_) => self.rest_collected(sets),
+            State::Rollback(_) => self.give_back_both(sets),
             State::Waiting | State::Preparation | State::Push(_) | State::Release(_) | State::Gather(_) | State::Ended(_) => {
                 unreachable!("nothing is collected in phase {}", self.phase().name())
             }
@@ -171,26 +187,26 @@ impl<P: PageSet> Conductor<P> {
         }
     }
 
-    fn recalled(&mut self, now: Time, sent: Sent, unsent: P) {
+    fn recalled(&mut self, now: Time, region: Region, sent: Sent, unsent: P) {
         self.sent += sent.wire;
-        self.give_back(unsent);
+        self.give_back(region, unsent);
         self.advance(now);
     }
 
-    fn failed(&mut self, now: Time, kind: Kind, failure: Failure, sent: Sent, unsent: P) {
+    fn failed(&mut self, now: Time, Order { id, kind, region }: Order, failure: Failure, sent: Sent, unsent: P) {
         self.sent += sent.wire;
         if kind == Kind::Reserve && self.reserve_without(failure) {
             return;
         }
         match &self.state {
-            State::Snapshots(_) if has_lost_its_way(kind, failure) => self.snapshot_unsent(now, unsent),
+            State::Snapshots(_) if has_lost_its_way(kind, failure) => self.snapshot_unsent(now, id, region, unsent),
             State::Preparation | State::Snapshots(_) | State::LiveCopy(_) => {
-                self.give_back(unsent);
+                self.give_back(region, unsent);
                 self.roll_back(Outcome::Aborted);
             }
             State::Switch(_) if kind == Kind::Resume => self.resume_failed(failure),
             State::Switch(_) => {
-                self.give_back(unsent);
+                self.give_back(region, unsent);
                 self.roll_back(Outcome::Aborted);
             }
             State::Push(_) => self.push_failed(now, unsent, kind),
@@ -198,7 +214,7 @@ impl<P: PageSet> Conductor<P> {
             // The source is gone, and with it everything that was to be freed.
             State::Release(_) => self.begin_gather(),
             State::Gather(_) => {}
-            State::Rollback(_) => self.give_back(unsent),
+            State::Rollback(_) => self.give_back(region, unsent),
             State::Waiting | State::Ended(_) => unreachable!("nothing is outstanding at {now}"),
         }
         self.advance(now);
@@ -216,18 +232,14 @@ impl<P: PageSet> Conductor<P> {
         }
     }
 
-    fn give_back(&mut self, set: P) {
+    fn give_back(&mut self, region: Region, set: P) {
         if !set.is_empty() {
-            self.desk.order(Command::ReturnDirty { region: Region::Memory, set });
+            self.desk.order(Command::ReturnDirty { region, set });
         }
     }
 
-    fn collect(&mut self, into: Option<CmdId>) {
-        self.desk.order(Command::Collect { region: Region::Memory, limit: None, into });
-    }
-
     /// Sends pages as part of the current round, by the routes of the current stage.
-    fn send(&mut self, set: P, round: u32) -> CmdId {
+    fn send(&mut self, region: Region, set: P, round: u32) -> CmdId {
         let class = match &self.state {
             State::Snapshots(_) => SendClass::Snapshot,
             State::Waiting
@@ -246,15 +258,15 @@ impl<P: PageSet> Conductor<P> {
                 }
             }
         };
-        self.send_as(set, round, class, Prepaging::default())
+        self.send_as(region, set, round, class, Prepaging::default())
     }
 
-    fn send_as(&mut self, set: P, round: u32, class: SendClass, order: Prepaging) -> CmdId {
+    fn send_as(&mut self, region: Region, set: P, round: u32, class: SendClass, order: Prepaging) -> CmdId {
         let live = matches!(self.state, State::LiveCopy(_));
         self.desk.order(Command::Send(Send {
             set,
-            region: Region::Memory,
-            routes: self.routes(),
+            region,
+            routes: self.routes(region),
             streams: self.spec.transfer.streams,
             class,
             round,
@@ -353,7 +365,7 @@ impl<P: PageSet> Conductor<P> {
     /// When the completion timeout ends the rounds of live copy.
     fn completion_deadline(&self) -> Option<Time> {
         let timeout = self.spec.timeout.filter(|_| matches!(self.state, State::LiveCopy(_)))?;
-        Some(self.requested? + timeout.limit(self.memory))
+        Some(self.requested? + timeout.limit(self.size()))
     }
 }
 
@@ -366,23 +378,23 @@ impl<P: PageSet> Migration<P> for Conductor<P> {
             Event::Cancel => self.cancel(),
             Event::Done { id, reply } => {
                 self.desk.check(id, &reply, self.phase())?;
-                self.desk.close(id);
+                let Order { region, .. } = self.desk.close(id);
                 if !matches!(self.state, State::Ended(_)) {
-                    self.done(now, id, reply);
+                    self.done(now, id, region, reply);
                 }
                 Ok(())
             }
             Event::Failed { id, failure, sent, unsent } => {
-                let kind = self.desk.close(id);
+                let what = self.desk.close(id);
                 if !matches!(self.state, State::Ended(_)) {
-                    self.failed(now, kind, failure, sent, unsent);
+                    self.failed(now, what, failure, sent, unsent);
                 }
                 Ok(())
             }
             Event::Recalled { id, sent, unsent } => {
-                self.desk.close(id);
+                let Order { region, .. } = self.desk.close(id);
                 if !matches!(self.state, State::Ended(_)) {
-                    self.recalled(now, sent, unsent);
+                    self.recalled(now, region, sent, unsent);
                 }
                 Ok(())
             }

@@ -65,14 +65,17 @@ impl<P: PageSet> Conductor<P> {
     }
 
     pub(super) fn reserve(&mut self) {
+        let (memory, disk) = (self.memory, self.disk);
         let intermediaries = self.intermediaries.usable().to_vec();
-        self.desk.order(Command::Reserve { memory: self.memory, intermediaries });
+        self.desk.order(Command::Reserve { memory, disk, intermediaries });
         self.state = State::Preparation;
     }
 
     pub(super) fn reserved(&mut self) {
         if matches!(self.state, State::Preparation) {
-            self.desk.order(Command::Prepare { elide_zero_pages: self.spec.transfer.elide_zero_pages });
+            let transfer = &self.spec.transfer;
+            let (elide_zero_pages, channels) = (transfer.elide_zero_pages, transfer.channels);
+            self.desk.order(Command::Prepare { elide_zero_pages, channels });
         }
     }
 

@@ -10,7 +10,7 @@ use crate::machine::Outcome;
 use crate::pages::PageSet;
 use crate::strategy::Push;
 use crate::units::{Span, Time};
-use crate::vocabulary::{Command, SendClass};
+use crate::vocabulary::{Command, Region, SendClass};
 
 /// The push under way.
 #[derive(Debug)]
@@ -100,10 +100,10 @@ impl<P: PageSet> Conductor<P> {
         if !pushing.unsent.is_empty() {
             let set = std::mem::take(&mut pushing.unsent);
             let class = if self.rounds == 0 { SendClass::First } else { SendClass::Resend };
-            self.send_as(set, self.rounds, class, prepaging);
+            self.send_as(Region::Memory, set, self.rounds, class, prepaging);
         } else if !pushing.reclaimed.is_empty() {
             let set = std::mem::take(&mut pushing.reclaimed);
-            self.send_as(set, self.rounds, SendClass::Resend, prepaging);
+            self.send_as(Region::Memory, set, self.rounds, SendClass::Resend, prepaging);
         } else if pushing.redirected {
             let fetching = pushing.fetching;
             self.release(fetching);

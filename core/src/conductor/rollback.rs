@@ -26,6 +26,7 @@ enum Step {
 impl<P: PageSet> Conductor<P> {
     pub(super) fn roll_back(&mut self, outcome: Outcome) {
         self.stop_copying();
+        self.give_back_gathered();
         let stopped = self.leave_switch();
         let step = if stopped { Step::Stopping } else { Step::Draining };
         self.state = State::Rollback(Rollback { outcome, step });

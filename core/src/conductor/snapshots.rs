@@ -4,11 +4,12 @@
 //! consistent: the guest goes on at the source, and what it writes is dirty again. The request may come at any moment. A send that is
 //! under way is then taken back; what it has not delivered is dirty, like everything written since.
 
+use super::regions::{Both, Sends};
 use super::{Conductor, Kind, State};
 use crate::pages::PageSet;
 use crate::policy::stop::Round;
 use crate::units::{Bytes, Span, Time};
-use crate::vocabulary::{CmdId, Command, Region, Sent};
+use crate::vocabulary::{CmdId, Region, Sent};
 
 /// The stage of snapshots.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ enum Step {
     /// They are being collected.
     Collecting,
     /// They are being sent.
-    Sending { send: CmdId, started: Time },
+    Sending { sends: Sends, started: Time },
     /// The migration is requested; what is outstanding comes to its end.
     Requested,
 }
@@ -37,7 +38,7 @@ enum Step {
 impl<P: PageSet> Conductor<P> {
     pub(super) fn begin_snapshots(&mut self) {
         self.state = State::Snapshots(Snapshots { taken: 0, last: None, step: Step::Collecting });
-        self.collect(None);
+        self.collect_all();
     }
 
     fn snapshots(&mut self) -> Option<&mut Snapshots> {
@@ -55,37 +56,43 @@ impl<P: PageSet> Conductor<P> {
         }
     }
 
-    pub(super) fn snapshot_collected(&mut self, now: Time, set: P) {
-        let Some(Snapshots { step: Step::Collecting, .. }) = self.snapshots() else { return self.give_back(set) };
-        if set.is_empty() {
+    pub(super) fn snapshot_collected(&mut self, now: Time, sets: Both<P>) {
+        let Some(Snapshots { step: Step::Collecting, .. }) = self.snapshots() else { return self.give_back_both(sets) };
+        if sets.is_empty() {
             return self.sleep(now, Span::ZERO);
         }
-        let send = self.send(set, self.rounds);
+        let sends = self.send_both(sets, self.rounds);
         self.rounds += 1;
-        self.snapshots().expect("still in snapshots").step = Step::Sending { send, started: now };
+        self.snapshots().expect("still in snapshots").step = Step::Sending { sends, started: now };
     }
 
     pub(super) fn snapshot_sent(&mut self, now: Time, id: CmdId, sent: Sent) {
         let passes = self.spec.ahead.as_ref().map_or(0, |a| a.passes);
         let index = self.rounds.saturating_sub(1);
         let Some(snapshots) = self.snapshots() else { return };
-        let Step::Sending { send, started } = snapshots.step else { return };
-        debug_assert_eq!(send, id);
+        let Step::Sending { sends, started } = &mut snapshots.step else { return };
+        if !sends.closes(id, sent) {
+            return;
+        }
+        let (sent, started) = (sends.sent, *started);
         snapshots.taken += 1;
         let round = Round { index, started, ended: now, wire: sent.wire, skipped: sent.skipped, dirty: Bytes::ZERO };
         snapshots.last = Some(round);
         if snapshots.taken <= passes {
             snapshots.step = Step::Collecting;
-            self.collect(None);
+            self.collect_all();
         } else {
             self.sleep(now, round.duration());
         }
     }
 
     /// A snapshot has lost its way: what it has not sent is dirty again and waits for the next.
-    pub(super) fn snapshot_unsent(&mut self, now: Time, unsent: P) {
-        self.give_back(unsent);
-        if matches!(self.snapshots(), Some(Snapshots { step: Step::Sending { .. }, .. })) {
+    pub(super) fn snapshot_unsent(&mut self, now: Time, id: CmdId, region: Region, unsent: P) {
+        self.give_back(region, unsent);
+        // A send of the other region goes on, and nothing of it may be overtaken by the next snapshot.
+        if let Some(Snapshots { step: Step::Sending { sends, .. }, .. }) = self.snapshots()
+            && sends.closes(id, Sent::default())
+        {
             self.sleep(now, Span::ZERO);
         }
     }
@@ -118,7 +125,7 @@ impl<P: PageSet> Conductor<P> {
     pub(super) fn wake_snapshots(&mut self, now: Time) {
         if self.snapshot_deadline().is_some_and(|until| now >= until) {
             self.snapshots().expect("only snapshots have this deadline").step = Step::Counting;
-            self.desk.order(Command::PeekDirty { region: Region::Memory });
+            self.count_dirty();
         }
     }
 
@@ -129,7 +136,7 @@ impl<P: PageSet> Conductor<P> {
         match take {
             Some(limit) => {
                 self.snapshots().expect("still in snapshots").step = Step::Collecting;
-                self.desk.order(Command::Collect { region: Region::Memory, limit: Some(limit), into: None });
+                self.collect_some(limit);
             }
             None => self.sleep(now, Span::ZERO),
         }

@@ -1,13 +1,15 @@
 //! The switch: the guest stops at the source and starts at the destination.
 //!
 //! Without a push the rest of memory goes first, while the guest stands still. With one, the destination drops the old versions
-//! of what is left, if it has any, and the guest starts without it.
+//! of what is left, if it has any, and the guest starts without it. What is left of the disk goes first in either case: there is no
+//! asking for a missing block.
 
+use super::regions::Both;
 use super::{Conductor, Kind, State};
 use crate::machine::Outcome;
 use crate::pages::PageSet;
 use crate::strategy::Push;
-use crate::vocabulary::{Command, Failure, Side};
+use crate::vocabulary::{Command, Failure, Region, Side};
 
 /// The switch under way.
 #[derive(Debug)]
@@ -25,8 +27,8 @@ enum Step<P> {
     Stopping,
     /// What is dirty is being collected, for the last time.
     Collecting,
-    /// The rest of memory is being sent.
-    Sending,
+    /// The rest is being sent, but for what is to be pushed.
+    Sending { rest: P },
     /// Device state is on its way, and the list of stale pages.
     Settling {
         /// What is to be pushed; on loan to `DiscardStale` while that is outstanding.
@@ -41,7 +43,7 @@ impl<P: PageSet> Switch<P> {
     pub(super) fn all_sent(&self) -> bool {
         match &self.step {
             Step::Starting { rest } => rest.is_empty(),
-            Step::Stopping | Step::Collecting | Step::Sending | Step::Settling { .. } => false,
+            Step::Stopping | Step::Collecting | Step::Sending { .. } | Step::Settling { .. } => false,
         }
     }
 }
@@ -49,6 +51,7 @@ impl<P: PageSet> Switch<P> {
 impl<P: PageSet> Conductor<P> {
     pub(super) fn begin_switch(&mut self, push: Option<Push>) {
         self.stop_copying();
+        self.give_back_gathered();
         if self.spec.transfer.unlimited_while_paused && self.spec.transfer.limit.is_some() {
             self.desk.order(Command::SetRate { limit: None });
         }
@@ -60,18 +63,18 @@ impl<P: PageSet> Conductor<P> {
     }
 
     /// The rest has been collected.
-    pub(super) fn rest_collected(&mut self, rest: P) {
+    pub(super) fn rest_collected(&mut self, mut rest: Both<P>) {
         let State::Switch(switch) = &mut self.state else { unreachable!("only the switch collects a rest") };
         if matches!(switch.step, Step::Stopping) {
             // A round's collection that was under way when the switch began: the last one takes these pages again.
-            self.give_back(rest);
-        } else if switch.push.is_some() {
-            self.settle(rest);
-        } else if rest.is_empty() {
-            self.settle(P::default());
+            return self.give_back_both(rest);
+        }
+        let pushed = if switch.push.is_some() { std::mem::take(&mut rest.memory) } else { P::default() };
+        if rest.is_empty() {
+            self.settle(pushed);
         } else {
-            switch.step = Step::Sending;
-            self.send(rest, self.rounds);
+            switch.step = Step::Sending { rest: pushed };
+            self.send_both(rest, self.rounds);
         }
     }
 
@@ -90,7 +93,7 @@ impl<P: PageSet> Conductor<P> {
     pub(super) fn discarded(&mut self, set: P) {
         match &mut self.state {
             State::Switch(Switch { step: Step::Settling { rest }, .. }) => *rest = set,
-            State::Rollback(_) => self.give_back(set),
+            State::Rollback(_) => self.give_back(Region::Memory, set),
             State::Switch(_)
             | State::Waiting
             | State::Snapshots(_)
@@ -115,20 +118,23 @@ impl<P: PageSet> Conductor<P> {
             Step::Stopping if !self.desk.any_open(&UNSETTLED) => {
                 switch.step = Step::Collecting;
                 switch.again = false;
-                self.collect(None);
+                self.collect_all();
             }
-            Step::Sending if !self.desk.any_open(&[Kind::Send]) => self.settle(P::default()),
+            Step::Sending { rest } if !self.desk.any_open(&[Kind::Send]) => {
+                let rest = std::mem::take(rest);
+                self.settle(rest);
+            }
             Step::Settling { rest } if switch.again && !self.desk.any_open(&STARTING) => {
                 let rest = std::mem::take(rest);
                 switch.step = Step::Stopping;
-                self.give_back(rest);
+                self.give_back(Region::Memory, rest);
                 self.advance_switch();
             }
             Step::Settling { rest } if !self.desk.any_open(&STARTING) => {
                 switch.step = Step::Starting { rest: std::mem::take(rest) };
                 self.resume_at(Side::Destination);
             }
-            Step::Stopping | Step::Collecting | Step::Sending | Step::Settling { .. } | Step::Starting { .. } => {}
+            Step::Stopping | Step::Collecting | Step::Sending { .. } | Step::Settling { .. } | Step::Starting { .. } => {}
         }
     }
 
@@ -139,7 +145,7 @@ impl<P: PageSet> Conductor<P> {
             rest.merge(set);
         } else if !set.is_empty() {
             switch.again = true;
-            self.give_back(set);
+            self.give_back(Region::Memory, set);
         }
     }
 
@@ -170,10 +176,10 @@ impl<P: PageSet> Conductor<P> {
     pub(super) fn leave_switch(&mut self) -> bool {
         let State::Switch(switch) = &mut self.state else { return false };
         let held = match &mut switch.step {
-            Step::Stopping | Step::Collecting | Step::Sending => P::default(),
-            Step::Settling { rest } | Step::Starting { rest } => std::mem::take(rest),
+            Step::Stopping | Step::Collecting => P::default(),
+            Step::Sending { rest } | Step::Settling { rest } | Step::Starting { rest } => std::mem::take(rest),
         };
-        self.give_back(held);
+        self.give_back(Region::Memory, held);
         true
     }
 }

@@ -43,7 +43,7 @@ enum Order {
         of: CmdId,
         over: Option<Over>,
     },
-    PeekDirty,
+    PeekDirty(Region),
     Pause,
     SendState,
     Resume(Side),
@@ -98,7 +98,7 @@ impl Ledger {
             Command::Send(send) => Order::Send(self.send_ordered(now, send)),
             Command::Collect { into: Some(of), .. } => Order::Join { of: *of, over: None },
             // What is dirty when the guest stands still is more than what was at the end of the round.
-            Command::PeekDirty { region: Region::Memory } if !self.switch.standing() => Order::PeekDirty,
+            Command::PeekDirty { region } if !self.switch.standing() => Order::PeekDirty(*region),
             Command::Pause => {
                 self.switch.pause(now);
                 Order::Pause
@@ -204,7 +204,7 @@ impl Ledger {
             }
             // The send was over: its pages are handed over, and a send of their own begins their round.
             (Order::Join { .. }, Reply::Dirty(_)) => {}
-            (Order::PeekDirty, Reply::DirtyCount(dirty)) => self.traffic.dirty(*dirty),
+            (Order::PeekDirty(region), Reply::DirtyCount(dirty)) => self.traffic.dirty(region, *dirty),
             (Order::Pause, Reply::Paused) => self.throttle.runs_at_source(now, false),
             (Order::SendState, Reply::StateSent { wire }) => {
                 self.switch.state_acked(now);
@@ -229,7 +229,7 @@ impl Ledger {
             Some(Order::Resume(Side::Destination)) if failure == Some(Failure::NeverStarted) => self.switch.never_started(),
             Some(
                 Order::Join { .. }
-                | Order::PeekDirty
+                | Order::PeekDirty(_)
                 | Order::SendState
                 | Order::Resume(_)
                 | Order::RedirectFaults

@@ -1,6 +1,6 @@
 //! What went over the wire: bytes by purpose, and the rounds of copying.
 //!
-//! A round begins with a send of memory, or where dirty pages join a send that is under way; it ends where the next one begins
+//! A round begins with a send of memory or disk, or where dirty pages join a send that is under way; it ends where the next one begins
 //! or with its last send. What is sent before the request is a snapshot and what is sent after the switch is the push: neither
 //! is a round.
 
@@ -60,6 +60,8 @@ pub(super) struct Traffic {
     sending: u16,
     /// Pages of the last round that a failure has brought back; a send with the round's number then belongs to it, too.
     came_back: bool,
+    /// Dirty bytes of memory and of disk as last counted.
+    dirty: (Bytes, Bytes),
     /// Bytes per link of the driver, in ascending order of links.
     pub(super) links: Vec<(u32, Bytes)>,
 }
@@ -72,7 +74,7 @@ impl Traffic {
             (_, _, Region::Disk) => Purpose::Disk,
             (SendClass::First | SendClass::Resend, _, Region::Memory) => Purpose::Memory,
         };
-        let in_round = purpose == Purpose::Memory && stage != Stage::Pushing;
+        let in_round = purpose != Purpose::Snapshot && stage != Stage::Pushing;
         if in_round {
             let stopped = stage == Stage::Stopped;
             let goes_on = self.rounds.last().is_some_and(|last| last.index == send.round && last.stopped == stopped);
@@ -158,8 +160,13 @@ impl Traffic {
         (last.wire, last.pages, last.duration) = (wire, joined.pending.saturating_sub(over.unsent), now.since(over.at));
     }
 
-    /// So much is dirty at the end of the round that is under way, or was the last one.
-    pub(super) fn dirty(&mut self, dirty: Bytes) {
+    /// So much of a region is dirty at the end of the round that is under way, or was the last one.
+    pub(super) fn dirty(&mut self, region: Region, dirty: Bytes) {
+        match region {
+            Region::Memory => self.dirty.0 = dirty,
+            Region::Disk => self.dirty.1 = dirty,
+        }
+        let dirty = self.dirty.0 + self.dirty.1;
         if let Some(last) = self.rounds.last_mut().filter(|last| !last.stopped) {
             last.dirty = Some(dirty);
         }

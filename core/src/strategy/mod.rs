@@ -6,6 +6,7 @@
 
 mod cpu_scheduling;
 mod hybrid;
+mod pmigrate;
 mod post_copy;
 mod pre_copy;
 mod quick_eviction;
@@ -19,11 +20,11 @@ use crate::policy::stop::StopRule;
 use crate::policy::throttle::ThrottlePolicy;
 use crate::policy::timeout::{CompletionTimeout, OnTimeout};
 use crate::units::{Rate, Span};
-use crate::vocabulary::Prepaging;
+use crate::vocabulary::{Channels, Prepaging};
 use serde::{Deserialize, Serialize};
 
 /// Every preset, in the order in which they are listed and compared.
-pub const PRESETS: [Preset; 8] = [
+pub const PRESETS: [Preset; 9] = [
     stop_and_copy::PRESET,
     pre_copy::PRESET,
     post_copy::PRESET,
@@ -32,6 +33,7 @@ pub const PRESETS: [Preset; 8] = [
     quick_eviction::PRESET,
     cpu_scheduling::PRESET,
     traffic_sensitive::PRESET,
+    pmigrate::PRESET,
 ];
 
 /// A strategy under the name by which users call it.
@@ -168,11 +170,13 @@ pub struct Transfer {
     pub unlimited_while_paused: bool,
     /// Pages of zeros are sent as a mark.
     pub elide_zero_pages: bool,
+    /// How the connections are made and served.
+    pub channels: Channels,
 }
 
 impl Default for Transfer {
     fn default() -> Transfer {
-        Transfer { streams: 1, limit: None, unlimited_while_paused: false, elide_zero_pages: true }
+        Transfer { streams: 1, limit: None, unlimited_while_paused: false, elide_zero_pages: true, channels: Channels::default() }
     }
 }
 
@@ -241,6 +245,26 @@ pub enum SpecError {
         "`staging` excludes `select`: what is staged reaches the destination only with a push, and a selection may choose pre-copy"
     )]
     StagingAndSelection,
+    /// No interfaces, or more than connections.
+    #[error("`nics` must be from 1 to `streams`, which is {streams}: a connection uses one interface")]
+    Nics {
+        /// The number of connections.
+        streams: u16,
+    },
+    /// No threads.
+    #[error("`threads` must be at least 1")]
+    NoThreads,
+    /// Range locks for a single thread.
+    #[error(
+        "`range_lock` has no meaning with one thread, which has the address-space lock for itself; give it `streams` or `threads`"
+    )]
+    LoneRangeLock,
+    /// A disk is to be moved by a strategy that starts the guest without it.
+    #[error(
+        "it cannot move a disk: the guest starts at the destination before anything is copied, and a missing block of a disk cannot be \
+         asked for as a page of memory can; use rounds of live copy before the switch (`hybrid`), or `snapshots`"
+    )]
+    DiskNeedsCopy,
     /// No pivots.
     #[error("`pivots` must be at least 1")]
     NoPivots,
@@ -299,6 +323,7 @@ impl Spec {
         if self.transfer.streams == 0 {
             return Err(SpecError::NoStreams);
         }
+        self.check_channels()?;
         if self.transfer.limit.is_some_and(|r| r.0 <= 0.0) {
             return Err(SpecError::OutOfRange { key: "limit", allowed: "above zero" });
         }
@@ -333,12 +358,48 @@ impl Spec {
         }
         self.timeout.as_ref().map_or(Ok(()), CompletionTimeout::check)
     }
+
+    fn check_channels(&self) -> Result<(), SpecError> {
+        let Transfer { streams, channels, .. } = self.transfer;
+        if channels.nics.is_some_and(|nics| nics == 0 || nics > streams) {
+            return Err(SpecError::Nics { streams });
+        }
+        match channels.threads.unwrap_or(streams) {
+            0 => Err(SpecError::NoThreads),
+            1 if channels.range_lock => Err(SpecError::LoneRangeLock),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that the strategy can move a VM with a disk: before the guest starts at the destination its disk has to be there, and
+    /// something has to copy it while the guest runs, or the guest has to be meant to stand still for it.
+    ///
+    /// # Errors
+    /// Of post-copy without anything before it, and of what may turn out to be that.
+    pub fn check_disk(&self) -> Result<(), SpecError> {
+        let may_skip_live = self.live.is_none() || self.selection.is_some();
+        if self.push.is_some() && may_skip_live && self.ahead.is_none() { Err(SpecError::DiskNeedsCopy) } else { Ok(()) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn channels_and_disks_without_meaning_are_refused() {
+        let with = |streams, channels| Spec { transfer: Transfer { streams, channels, ..Transfer::default() }, ..Spec::default() };
+        let channels = Channels::default();
+        assert_eq!(with(4, Channels { nics: Some(4), range_lock: true, ..channels }).check(), Ok(()));
+        assert_eq!(with(4, Channels { nics: Some(5), ..channels }).check(), Err(SpecError::Nics { streams: 4 }));
+        assert_eq!(with(4, Channels { nics: Some(0), ..channels }).check(), Err(SpecError::Nics { streams: 4 }));
+        assert_eq!(with(4, Channels { threads: Some(0), ..channels }).check(), Err(SpecError::NoThreads));
+        assert_eq!(with(1, Channels { range_lock: true, ..channels }).check(), Err(SpecError::LoneRangeLock));
+        assert_eq!(with(1, Channels { range_lock: true, threads: Some(2), ..channels }).check(), Ok(()));
+        let cannot: Vec<&str> = PRESETS.iter().filter(|p| (p.spec)().check_disk().is_err()).map(|p| p.name).collect();
+        assert_eq!(cannot, ["post-copy", "scatter-gather", "traffic-sensitive"]);
+    }
 
     #[test]
     fn presets_are_valid_and_named_apart() {

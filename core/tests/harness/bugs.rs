@@ -5,6 +5,8 @@
 pub(crate) enum Bug {
     /// A collection takes a page out of the dirty tracker and does not hand it over.
     DirtyBitDropped,
+    /// A collection takes a block of the disk out of the dirty tracker and does not hand it over.
+    DiskBlockLost,
     /// Pages that are returned to the dirty tracker do not count as dirty.
     ReturnForgotten,
     /// The destination takes pages of connections that were given up.
@@ -32,8 +34,9 @@ pub(crate) enum Bug {
 }
 
 /// All of them.
-pub(crate) const BUGS: [Bug; 13] = [
+pub(crate) const BUGS: [Bug; 14] = [
     Bug::DirtyBitDropped,
+    Bug::DiskBlockLost,
     Bug::ReturnForgotten,
     Bug::StaleFrameApplied,
     Bug::SourceResumedAfterSwitch,

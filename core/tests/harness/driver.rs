@@ -3,7 +3,7 @@
 use livemig_core::machine::Migration;
 use livemig_core::pages::{Bitmap, PageSet};
 use livemig_core::units::{Bytes, PageIndex, Span};
-use livemig_core::vocabulary::{CmdId, Command, Event, Failure, Peer, Reply, Send, Sent, Side};
+use livemig_core::vocabulary::{CmdId, Command, Event, Failure, Peer, Region, Reply, Send, Sent, Side};
 
 use super::bugs::Bug;
 use super::channel::Lane;
@@ -96,6 +96,15 @@ impl World {
         }
     }
 
+    /// The machine gives pages of a region back.
+    fn take_of_region(&mut self, region: Region, set: &Bitmap) {
+        let range = self.guest.region(region);
+        if let Some(page) = set.iter().find(|page| !range.contains(&page.0)) {
+            self.broken(format!("the machine takes page {} for one of {region:?}", page.0));
+        }
+        self.take_from_machine(set);
+    }
+
     /// The machine gives pages back.
     fn take_from_machine(&mut self, set: &Bitmap) {
         for page in set.iter() {
@@ -110,15 +119,18 @@ impl World {
     pub(crate) fn execute(&mut self, id: CmdId, command: Command<Bitmap>) {
         match command {
             Command::Reserve { .. } => self.order(id, Order::Reserve),
-            Command::Prepare { elide_zero_pages } => {
+            Command::Prepare { elide_zero_pages, .. } => {
                 self.run.elide_zero_pages = elide_zero_pages;
                 self.source.tracker.start(self.guest.pages());
                 self.order(id, Order::Prepare);
             }
-            Command::PeekDirty { .. } => self.done(id, Reply::DirtyCount(self.source.tracker.count())),
-            Command::Collect { limit, into, .. } => self.collect(id, limit, into),
-            Command::ReturnDirty { set, .. } => {
-                self.take_from_machine(&set);
+            Command::PeekDirty { region } => {
+                let dirty = self.source.tracker.count(self.guest.region(region));
+                self.done(id, Reply::DirtyCount(dirty));
+            }
+            Command::Collect { region, limit, into } => self.collect(id, region, limit, into),
+            Command::ReturnDirty { region, set } => {
+                self.take_of_region(region, &set);
                 if self.bug != Some(Bug::ReturnForgotten) {
                     self.source.tracker.put_back(&set);
                 }
@@ -148,7 +160,7 @@ impl World {
                 self.order(id, Order::State(self.guest.steps));
             }
             Command::DiscardStale { set } => {
-                self.take_from_machine(&set);
+                self.take_of_region(Region::Memory, &set);
                 self.hand_over(&set);
                 let pages = set.iter().collect();
                 self.source.stale.insert(id, set);
@@ -184,9 +196,15 @@ impl World {
         self.guest.runs_at = None;
     }
 
-    fn collect(&mut self, id: CmdId, limit: Option<Bytes>, into: Option<CmdId>) {
-        let mut set = self.source.tracker.collect(limit);
+    fn collect(&mut self, id: CmdId, region: Region, limit: Option<Bytes>, into: Option<CmdId>) {
+        let mut set = self.source.tracker.collect(self.guest.region(region), limit);
         if self.bug == Some(Bug::DirtyBitDropped)
+            && let Some(first) = set.next_at(PageIndex(0))
+        {
+            set.remove(first);
+        }
+        if self.bug == Some(Bug::DiskBlockLost)
+            && region == Region::Disk
             && let Some(first) = set.next_at(PageIndex(0))
         {
             set.remove(first);
@@ -208,7 +226,7 @@ impl World {
         if self.dead.is_some() {
             self.fail_with(id, Failure::Unreachable(Peer::Destination), send.set);
         } else {
-            self.take_from_machine(&send.set);
+            self.take_of_region(send.region, &send.set);
             self.begin_send(id, send);
         }
     }
@@ -250,7 +268,7 @@ impl World {
 
 fn describe_command(command: &Command<Bitmap>) -> String {
     match command {
-        Command::Send(send) => format!("Send round {} of {}", send.round, show(&send.set)),
+        Command::Send(send) => format!("Send round {} of {:?} {}", send.round, send.region, show(&send.set)),
         Command::ReturnDirty { set, .. } => format!("ReturnDirty {}", show(set)),
         Command::DiscardStale { set } => format!("DiscardStale {}", show(set)),
         other => format!("{other:?}"),

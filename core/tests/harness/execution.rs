@@ -1,7 +1,7 @@
 //! The guest executes: its vCPUs touch pages at one of the hosts, and wait for those that are not there.
 
 use livemig_core::units::PageIndex;
-use livemig_core::vocabulary::Side;
+use livemig_core::vocabulary::{Region, Side};
 
 use super::channel::Lane;
 use super::guest::{Access, Deed};
@@ -55,6 +55,10 @@ impl World {
 
     fn page_is_missing(&mut self, page: PageIndex) {
         self.note(|| format!("guest waits for {}", page.0));
+        if self.guest.region(Region::Disk).contains(&page.0) {
+            self.broken(format!("the guest runs without block {} of its disk", page.0));
+            return;
+        }
         match self.destination.ask(page) {
             Some(requests) => requests.into_iter().for_each(|(lane, message)| self.post_as_destination(lane, message)),
             None => self.broken(format!("page {} is missing and the destination may ask nobody", page.0)),

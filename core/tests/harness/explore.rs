@@ -25,6 +25,8 @@ use super::world::{Happening, World};
 #[derive(Clone, Debug)]
 pub(crate) struct Tiny {
     pub(crate) spec: Spec,
+    /// How many of the four pages are blocks of a disk.
+    pub(crate) disk: u64,
     /// How often the guest writes to some page at each side.
     pub(crate) writes: u64,
     /// Something that goes wrong at some time.
@@ -85,7 +87,8 @@ fn follow(world: &mut World, visited: &mut HashSet<u64>) -> bool {
 impl Tiny {
     fn world(&self, script: Vec<u64>, traced: bool) -> World {
         let habit = Habit { pattern: Pattern::Uniform, writes_percent: 100 };
-        let guest = GuestSetup { pages: PAGES, vcpus: vec![habit], interval: Span(1), steps_per_side: self.writes };
+        let guest =
+            GuestSetup { pages: PAGES, disk: self.disk, vcpus: vec![habit], interval: Span(1), steps_per_side: self.writes };
         let timing = Timing {
             notice: None,
             page: Span(1),

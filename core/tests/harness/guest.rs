@@ -1,7 +1,9 @@
 //! The guest: vCPUs that read and write pages one after the other, in patterns that migrations find hard and easy.
 
+use std::ops::Range;
+
 use livemig_core::units::{PageIndex, Share, Span};
-use livemig_core::vocabulary::Side;
+use livemig_core::vocabulary::{Region, Side};
 
 use super::channel::MAX_VCPUS;
 use super::choice::Choices;
@@ -43,7 +45,10 @@ pub(crate) struct Habit {
 /// How a guest behaves.
 #[derive(Clone, Debug)]
 pub(crate) struct GuestSetup {
+    /// Pages of memory and blocks of its disk.
     pub(crate) pages: u64,
+    /// The last so many of them are the disk; a guest without them cannot wait for them.
+    pub(crate) disk: u64,
     pub(crate) vcpus: Vec<Habit>,
     /// Between two steps of a vCPU at full speed.
     pub(crate) interval: Span,
@@ -83,6 +88,15 @@ impl Guest {
 
     pub(crate) fn pages(&self) -> u64 {
         self.setup.pages
+    }
+
+    /// The pages of a region: to the machine, sets of the disk are sets of pages that lie behind those of memory.
+    pub(crate) fn region(&self, region: Region) -> Range<u64> {
+        let memory = self.setup.pages - self.setup.disk;
+        match region {
+            Region::Memory => 0..memory,
+            Region::Disk => memory..self.setup.pages,
+        }
     }
 
     pub(crate) fn vcpus(&self) -> usize {

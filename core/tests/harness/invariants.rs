@@ -133,7 +133,7 @@ impl World {
     fn check_metrics(&mut self, outcome: Outcome) {
         let metrics = self.run.conductor.finish(self.now);
         let Metrics { bytes, downtime, .. } = &metrics;
-        let pages = bytes.snapshot + bytes.first + bytes.resent + bytes.demand;
+        let pages = bytes.snapshot + bytes.first + bytes.resent + bytes.demand + bytes.disk;
         let parts = downtime.map_or(Span::ZERO, |d| d.memory + d.state + d.activation);
         let completed = outcome == Outcome::Completed;
         let lasted = self.now - Time::ZERO;

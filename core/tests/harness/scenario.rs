@@ -7,7 +7,7 @@ use livemig_core::policy::throttle::{AutoConverge, CpuScheduling, DirtyLimit, St
 use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
 use livemig_core::strategy::{Ahead, LiveCopy, PRESETS, Push, Spec, Transfer};
 use livemig_core::units::{Bytes, PAGE_SIZE, Rate, Span};
-use livemig_core::vocabulary::Prepaging;
+use livemig_core::vocabulary::{Channels, Prepaging};
 
 use super::channel::{MAX_STREAMS, MAX_VCPUS};
 use super::choice::Choices;
@@ -70,12 +70,15 @@ impl Scenario {
             vary(&mut spec, page, pages, draw);
         }
         assert_eq!(spec.check(), Ok(()), "seed {seed}");
-        let guest = guest(draw, pages, page);
+        let mut guest = guest(draw, pages, page);
         let mut timing = timing(draw, page);
         if spec.ahead.is_some() && draw.percent(85) {
             timing.notice = Some(Span(page.0 * pages * draw.below(60) / 10));
         }
         let faults = faults(draw, page, spec.link_patience);
+        if spec.check_disk().is_ok() && draw.percent(35) {
+            guest.disk = 1 + draw.below(pages - 1);
+        }
         Scenario { preset: preset.name, spec, guest, timing, faults }
     }
 
@@ -108,7 +111,7 @@ fn guest(draw: &mut Choices, pages: u64, page: Span) -> GuestSetup {
         })
         .collect();
     let interval = Span((page.0 / 5).max(1) << draw.below(7));
-    GuestSetup { pages, vcpus, interval, steps_per_side: 10 + draw.below(290) }
+    GuestSetup { pages, disk: 0, vcpus, interval, steps_per_side: 10 + draw.below(290) }
 }
 
 fn timing(draw: &mut Choices, page: Span) -> Timing {
@@ -187,6 +190,7 @@ fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
         limit: draw.percent(30).then(|| Rate(rate * (1 + draw.below(20)) as f64 / 10.0)),
         unlimited_while_paused: draw.percent(50),
         elide_zero_pages: draw.percent(50),
+        channels: Channels::default(),
     };
     spec.timeout = draw.percent(25).then(|| {
         let then = [OnTimeout::Abort, OnTimeout::PostCopy, OnTimeout::Pause][usize::try_from(draw.below(3)).unwrap()];

@@ -39,6 +39,9 @@ fn follow(world: &mut World, scenario: &Scenario) {
     world.coverage.case(format!("outcome: {}", ending.outcome.name()));
     world.coverage.case(format!("preset: {}", scenario.preset));
     world.coverage.case(format!("converged: {}", ending.converged));
+    if scenario.guest.disk > 0 {
+        world.coverage.case(format!("disk: {}", scenario.preset));
+    }
     let undisturbed = scenario.faults.is_empty();
     if undisturbed && ending.outcome != Outcome::Completed && !scenario.may_give_up() {
         world.broken(format!("an undisturbed migration is {}", ending.outcome.name()));

@@ -1,5 +1,7 @@
 //! The dirty tracker: the one place where it is decided which pages must be sent (again).
 
+use std::ops::Range;
+
 use livemig_core::pages::{Bitmap, PageSet};
 use livemig_core::units::{Bytes, PageIndex};
 
@@ -8,14 +10,14 @@ use livemig_core::units::{Bytes, PageIndex};
 pub(crate) struct DirtyTracker {
     tracking: bool,
     dirty: Bitmap,
-    /// Where the last limited collection ended.
-    hand: PageIndex,
+    /// Where the last limited collection of memory ended, and that of the disk.
+    hands: [PageIndex; 2],
 }
 
 impl DirtyTracker {
     /// From now on every page counts as dirty until it is collected.
     pub(crate) fn start(&mut self, pages: u64) {
-        *self = DirtyTracker { tracking: true, dirty: Bitmap::full(pages), hand: PageIndex(0) };
+        *self = DirtyTracker { tracking: true, dirty: Bitmap::full(pages), hands: [PageIndex(0); 2] };
     }
 
     pub(crate) fn wrote(&mut self, page: PageIndex) {
@@ -28,19 +30,26 @@ impl DirtyTracker {
         self.dirty.contains(page)
     }
 
-    pub(crate) fn count(&self) -> Bytes {
-        self.dirty.len()
+    /// Bytes of dirty pages of a region.
+    pub(crate) fn count(&self, region: Range<u64>) -> Bytes {
+        self.dirty.iter().filter(|page| region.contains(&page.0)).collect::<Bitmap>().len()
     }
 
-    /// Takes dirty pages out: all, or as many as `limit` allows, going on where the last limited collection ended.
-    pub(crate) fn collect(&mut self, limit: Option<Bytes>) -> Bitmap {
-        let Some(limit) = limit else { return std::mem::take(&mut self.dirty) };
+    /// Takes dirty pages of a region out: all, or as many as `limit` allows, going on where the last limited collection ended.
+    pub(crate) fn collect(&mut self, region: Range<u64>, limit: Option<Bytes>) -> Bitmap {
         let mut taken = Bitmap::default();
-        for _ in 0..limit.pages() {
-            let Some(page) = self.dirty.next_at(self.hand).or_else(|| self.dirty.next_at(PageIndex(0))) else { break };
+        let next_at = |dirty: &Bitmap, from| dirty.next_at(from).filter(|page| page.0 < region.end);
+        let start = PageIndex(region.start);
+        let hand = &mut self.hands[usize::from(region.start > 0)];
+        let mut at = if limit.is_some() { (*hand).max(start) } else { start };
+        for _ in 0..limit.map_or(u64::MAX, Bytes::pages) {
+            let Some(page) = next_at(&self.dirty, at).or_else(|| next_at(&self.dirty, start)) else { break };
             self.dirty.remove(page);
             taken.insert(page);
-            self.hand = PageIndex(page.0 + 1);
+            at = PageIndex(page.0 + 1);
+        }
+        if limit.is_some() {
+            *hand = at;
         }
         taken
     }

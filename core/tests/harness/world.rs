@@ -8,7 +8,7 @@ use livemig_core::machine::{Ending, Migration, PeerError, Phase};
 use livemig_core::pages::Bitmap;
 use livemig_core::strategy::{Spec, Technique};
 use livemig_core::units::{Bytes, PageIndex, Rate, Span, Time};
-use livemig_core::vocabulary::{CmdId, Command, Event, Side};
+use livemig_core::vocabulary::{CmdId, Command, Event, Region, Side};
 
 use super::bugs::Bug;
 use super::channel::{Lane, Lanes, MAX_STREAMS};
@@ -144,7 +144,7 @@ impl World {
             source: Source::new(Memory::whole(ideal.clone()), ideal.len()),
             ideal,
             destination,
-            run: Run::new(Spec::default(), pages, 0, Vec::new()),
+            run: Run::new(Spec::default(), (pages, 0), 0, Vec::new()),
             cut: None,
             dead: None,
             guest_died: false,
@@ -171,7 +171,9 @@ impl World {
 
     /// Requests a migration.
     pub(crate) fn begin(&mut self, spec: Spec, faults: Vec<Fault>) {
-        self.run = Run::new(spec, self.guest.pages(), self.run.session + 1, faults);
+        let size = |region| self.guest.region(region).count() as u64;
+        let sizes = (size(Region::Memory), size(Region::Disk));
+        self.run = Run::new(spec, sizes, self.run.session + 1, faults);
         self.guest.rouse();
         self.arm_vcpus();
         self.source.begin_session();
@@ -386,9 +388,11 @@ impl Source {
 }
 
 impl Run {
-    fn new(spec: Spec, pages: u64, session: u32, faults: Vec<Fault>) -> Run {
+    /// A migration of so many pages of memory and blocks of disk.
+    fn new(spec: Spec, (memory, disk): (u64, u64), session: u32, faults: Vec<Fault>) -> Run {
+        let conductor = Conductor::new(spec, Bytes::from_pages(memory), Vec::new()).with_disk(Bytes::from_pages(disk));
         Run {
-            conductor: Session::new(Conductor::new(spec, Bytes::from_pages(pages), Vec::new()), Ledger::new()),
+            conductor: Session::new(conductor, Ledger::new()),
             session,
             outstanding: BTreeMap::new(),
             faults,

@@ -189,8 +189,30 @@ fn snapshots_disk_and_links_are_apart() {
     }
     let m = s.finish(50, None);
     let want = ByteCounts { snapshot: Bytes(907), disk: Bytes(9_100), control: Bytes(9), ..ByteCounts::default() };
-    assert_eq!((m.bytes, m.rounds), (want, 0));
+    assert_eq!((m.bytes, m.rounds), (want, 1));
     assert_eq!(m.links, [(2, Bytes(5)), (7, Bytes(111))]);
+}
+
+/// The disk goes first, and both are one round, whatever ends first.
+#[test]
+fn a_round_is_over_when_memory_and_disk_are() {
+    let mut s = Script::requested(0);
+    let disk = |round, len| Send {
+        region: Region::Disk,
+        ..copy(if round == 0 { SendClass::First } else { SendClass::Resend }, round, len)
+    };
+    for (round, at) in [(0, 0), (1, 100)] {
+        let block = s.order(at, Command::Send(disk(round, 600)));
+        let page = s.order(at, Command::Send(copy(if round == 0 { SendClass::First } else { SendClass::Resend }, round, 200)));
+        s.done(at + 10, page, Reply::Sent(wire(200)));
+        s.done(at + 40, block, Reply::Sent(wire(610)));
+        for (region, dirty) in [(Region::Disk, 50), (Region::Memory, 30)] {
+            s.run(at + 45, Command::PeekDirty { region }, at + 46, Reply::DirtyCount(Bytes(dirty)));
+        }
+    }
+    assert_eq!(shown(&s), [(0, false, 0, 40, 800, 810, Some(80)), (1, false, 100, 40, 800, 810, Some(80))]);
+    let m = s.finish(200, None);
+    assert_eq!((m.bytes.first, m.bytes.resent, m.bytes.disk), (Bytes(200), Bytes(200), Bytes(1_220)));
 }
 
 #[test]

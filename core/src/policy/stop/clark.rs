@@ -37,7 +37,7 @@ impl Clark {
         self.previous = Some(round.wire.0);
         if round.dirty.pages() < self.min_pages {
             Verdict::Converged
-        } else if round.index + 1 >= self.max_rounds || totals.sent.0 as f64 > self.max_factor * totals.memory.0 as f64 || grew {
+        } else if round.index + 1 >= self.max_rounds || totals.sent.0 as f64 > self.max_factor * totals.size.0 as f64 || grew {
             Verdict::Capped
         } else {
             Verdict::Continue

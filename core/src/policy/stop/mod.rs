@@ -61,8 +61,8 @@ impl Round {
 /// What a stop rule knows of the migration as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
-    /// Size of the guest's memory.
-    pub memory: Bytes,
+    /// Size of the guest's memory, and of its disk if that moves with it.
+    pub size: Bytes,
     /// Bytes on the wire in all rounds so far.
     pub sent: Bytes,
 }

@@ -36,7 +36,7 @@ impl PMigrate {
         self.previous = Some(round.wire.0);
         if round.dirty < within(round.bandwidth(), self.downtime_limit) || round.dirty.is_zero() {
             Verdict::Converged
-        } else if grew || round.index + 1 >= self.max_rounds || totals.sent.0 as f64 > self.max_factor * totals.memory.0 as f64 {
+        } else if grew || round.index + 1 >= self.max_rounds || totals.sent.0 as f64 > self.max_factor * totals.size.0 as f64 {
             Verdict::Capped
         } else {
             Verdict::Continue

@@ -127,7 +127,7 @@ impl CpuScheduling {
         let dirty = progress.round.dirty.0 as f64;
         match self.start {
             Start::Round(n) => progress.round.index + 1 >= n,
-            Start::Below(share) => dirty <= share * progress.memory.0 as f64,
+            Start::Below(share) => dirty <= share * progress.size.0 as f64,
             Start::NotShrinking => before.is_some_and(|b| dirty > SHRINKING * b.dirty),
         }
     }

@@ -40,8 +40,8 @@ pub struct Progress {
     pub round: Round,
     /// Bytes of pages that are not yet sent, beside the dirty ones: none under rules that let a round be sent to its end.
     pub pending: Bytes,
-    /// Size of the guest's memory.
-    pub memory: Bytes,
+    /// Size of the guest's memory, and of its disk if that moves with it.
+    pub size: Bytes,
     /// How little may be left when the stop rule lets the guest be stopped; `None` when it does not look at that.
     pub goal: Option<Bytes>,
 }

@@ -17,7 +17,7 @@ fn rounds(policy: &mut CpuScheduling, guest: &Guest, memory: f64, rate: f64, cou
         let ended = started + Span::from_secs_f64(left / rate);
         let dirty = (share * guest.dirty_rate * (ended - started).as_secs_f64()).min(guest.working_set);
         let round = Round { index, started, ended, wire: Bytes(left as u64), skipped: Bytes::ZERO, dirty: Bytes(dirty as u64) };
-        let progress = Progress { round, pending: Bytes::ZERO, memory: Bytes(memory as u64), goal: Some(Bytes(1_000_000)) };
+        let progress = Progress { round, pending: Bytes::ZERO, size: Bytes(memory as u64), goal: Some(Bytes(1_000_000)) };
         share = policy.round_ended(&progress).map_or(share, Share::get);
         left = dirty.floor();
         seen.push((left, share));
@@ -66,7 +66,7 @@ proptest! {
         for (index, (wire, dirty, pending, nanoseconds)) in (0..).zip(said) {
             let (wire, dirty, ended) = (Bytes(wire), Bytes(dirty), Time(nanoseconds));
             let round = Round { index, started: Time::ZERO, ended, wire, skipped: Bytes::ZERO, dirty };
-            let progress = Progress { round, pending: Bytes(pending), memory: Bytes(1 << 42), goal: None };
+            let progress = Progress { round, pending: Bytes(pending), size: Bytes(1 << 42), goal: None };
             if let Some(share) = policy.round_ended(&progress) {
                 prop_assert!((min_share..=1.0).contains(&share.get()), "{share:?}");
             }
