@@ -62,6 +62,17 @@ pub enum ExecError {
         /// Why it cannot.
         why: String,
     },
+    /// A connection failed.
+    #[error("{what}: {source}")]
+    Wire {
+        /// To whom.
+        what: &'static str,
+        /// How.
+        source: crate::wire::WireError,
+    },
+    /// A run that cannot be made, or has gone wrong.
+    #[error("{0}")]
+    Run(String),
     /// A page beyond the guest's memory.
     #[error("page {} with {pages} pages is not inside {memory} pages of memory", .first.0)]
     OutOfMemoryRange {

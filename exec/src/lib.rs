@@ -1,10 +1,18 @@
 //! The real driver: KVM guests moved between agents over sockets, under the migrations of `livemig-core`.
 //!
-//! # What is here
-//! A guest whose every write is known beforehand, its memory, and the proof that nothing of it was lost:
+//! # Use
+//! [`run`](mod@run) makes the migrations of a scenario's world: it starts an agent process per host, and returns metrics, rounds, gaps and
+//! the comparison of every guest's memory. A program that calls it also offers a way to become an agent, by
+//! [`agent::serve_inherited`]. The example is in [`run`](mod@run).
 //!
+//! # What is here
 //! | module | concern |
 //! |---|---|
+//! | [`run`](mod@run) | a run: scenario to agents, agents to metrics; the coordinator's copy of each migration |
+//! | [`agent`] | the process of a host: its guests, and what it is told and reports |
+//! | `source` | the driver of the [`Conductor`](livemig_core::conductor::Conductor): sender, streams, watches, orders to the destination |
+//! | `destination` | connections, pages that arrive, missing pages, orders carried out once |
+//! | `wire` | frames, checksums, handshake, messages |
 //! | [`guest`] | a bare guest under KVM: run, pause, throttle, save, restore, count |
 //! | [`content`] | what is in its memory before it runs |
 //! | [`memory`] | its memory, the log of what it writes, faults on what is not there |
@@ -17,13 +25,11 @@
 //! runs), and loads the state. Either side can pause its guest and verify. What the guest does, its layout and its floors: `docs/REAL_MODE.md`.
 //!
 //! # Contract
-//! What the whole crate promises; agents and transport are not here yet.
-//!
 //! - It is a driver like the simulator: it polls a [`Migration`](livemig_core::machine::Migration) over
 //!   [`Bitmap`](livemig_core::pages::Bitmap) page sets, carries its commands out and reports exactly one completion for each.
 //!   It knows no strategy's name and computes no metric; the [`Ledger`](livemig_core::ledger::Ledger) does.
-//! - One agent process per host role. The migration runs in the source agent, where dirty sets are made; orders to other hosts
-//!   are messages. At release it holds no page set, is serialised, and goes on in the destination agent.
+//! - One agent process per host. The migration runs in the source agent, where dirty sets are made; orders to the destination
+//!   are messages. The coordinator follows it with a copy, which must order the same, and which goes on alone when the source is gone.
 //! - The dirty tracker is KVM's dirty log. Overlap between page sets is resolved there and nowhere else.
 //! - `Send` is done when every receiver has acknowledged the pages; what a broken connection has not delivered comes back in
 //!   its completion. Faults travel on a connection of their own, ahead of everything else.
@@ -38,13 +44,20 @@
 //! On anything but Linux on x86-64 the crate is empty.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+pub mod agent;
+mod clock;
 mod codec;
 pub mod content;
+mod destination;
 mod error;
 pub mod guest;
 pub mod memory;
 mod mix;
 pub mod replay;
+pub mod run;
+mod source;
 pub mod verify;
+mod wire;
 
 pub use error::ExecError;
+pub use wire::WireError;

@@ -4,6 +4,7 @@ use crate::content::{Page, Sort};
 use crate::memory::GuestMemory;
 use crate::replay::{FIRST, LAST, Replay};
 use livemig_core::units::PageIndex;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -11,7 +12,7 @@ use std::fmt;
 const MAX_FINDINGS: usize = 64;
 
 /// The outcome of a comparison.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Pages compared: all of the guest's memory.
     pub pages: u64,
@@ -24,7 +25,7 @@ pub struct Report {
 }
 
 /// A page that is not what it must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// Which.
     pub page: PageIndex,
@@ -35,7 +36,7 @@ pub struct Finding {
 }
 
 /// What a wrong page looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Looks {
     /// All zeros: never sent, or dropped.
     Zero,

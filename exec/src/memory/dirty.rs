@@ -58,6 +58,14 @@ impl DirtyTracker {
         Ok(self.dirty()?.len())
     }
 
+    /// What is dirty; nothing is cleared, and what is in the log stays dirty until it is collected.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn log(&mut self) -> Result<Bitmap, ExecError> {
+        self.dirty()
+    }
+
     /// Takes dirty pages out, all of them or at most `limit` of memory in address order, going on where the last limited
     /// collection ended and round to the beginning. They count as clean from then on.
     ///

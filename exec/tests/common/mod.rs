@@ -1,9 +1,12 @@
 //! What the tests of real guests share.
 
+mod kvm;
+
+pub(crate) use kvm::have_kvm;
+
 use livemig_core::units::{Bytes, PageIndex};
-use livemig_exec::ExecError;
 use livemig_exec::content::{Content, Page};
-use livemig_exec::guest::{Guest, GuestSpec, Phase, Region, kvm_available};
+use livemig_exec::guest::{Guest, GuestSpec, Phase, Region};
 use livemig_exec::memory::GuestMemory;
 use livemig_exec::replay::Replay;
 use livemig_exec::verify::{Report, verify};
@@ -12,18 +15,6 @@ use std::time::{Duration, Instant};
 
 /// How long a vCPU may take to stop: only a hang takes this long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
-
-/// Whether there is KVM; says that the test is skipped, and why, when not.
-pub(crate) fn have_kvm() -> bool {
-    match kvm_available() {
-        Ok(()) => true,
-        Err(e @ ExecError::NoKvm(_)) => {
-            println!("skipped: {e}");
-            false
-        }
-        Err(e) => panic!("{e}"),
-    }
-}
 
 pub(crate) fn region(first: u64, pages: u64, writes: f64, reads: f64) -> Region {
     Region { first: PageIndex(first), pages, writes, reads, sweep: false }

@@ -1,0 +1,95 @@
+//! What a coordinator and its agents say to each other, in [frames](crate::wire).
+
+use crate::verify::Report;
+use crate::wire::auth::Key;
+use livemig_core::ledger::Observation;
+use livemig_core::strategy::Spec;
+use livemig_core::units::{Bytes, Span, Time};
+use livemig_core::vocabulary::Peer;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// To an agent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToAgent {
+    /// What is your time?
+    Clock,
+    /// The coordinator's clock is so many nanoseconds ahead of yours.
+    SetClock { offset: i64 },
+    /// Make this guest, fill its memory and start it.
+    Host { vm: u32, spec: Vec<u8> },
+    /// Take guests in: listen at this address for sources that know the key, and give room for so much memory.
+    Listen { address: SocketAddr, key: Key, room: Option<Bytes> },
+    /// Get ready to migrate a guest.
+    Migrate(Box<Migrate>),
+    /// The migration will be requested later.
+    Prepare { session: u32 },
+    /// The migration is requested: t0.
+    Request { session: u32 },
+    /// The migration is not wanted any more.
+    Cancel { session: u32 },
+    /// A host has failed for good.
+    PeerDead { session: u32, peer: Peer },
+    /// The source of this session is gone: whatever is missing is lost.
+    SourceDead { session: u32 },
+    /// The guest's longest gap since it was last asked for.
+    TakeGap { vm: u32 },
+    /// Stop the guest and compare every byte of its memory.
+    Verify { vm: u32 },
+    /// Drop the guest.
+    Forget { vm: u32 },
+}
+
+/// A migration to make.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Migrate {
+    pub(crate) session: u32,
+    pub(crate) vm: u32,
+    pub(crate) spec: Spec,
+    pub(crate) destination: SocketAddr,
+    pub(crate) key: Key,
+}
+
+/// From an agent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromAgent {
+    /// Its monotonic clock.
+    Clock { local: u64 },
+    /// What was asked for is done.
+    Done,
+    /// It listens here.
+    Listening { address: SocketAddr },
+    /// What was asked for cannot be done.
+    Failed { why: String },
+    /// Something has happened in a migration.
+    Record { session: u32, record: Record },
+    /// A migration has ended: nothing more of it comes.
+    Ended { session: u32 },
+    /// How many steps the guest had made at this time, all vCPUs together.
+    Sample { vm: u32, at: Time, steps: u64 },
+    /// The guest has waited this long for each of these pages.
+    Stalls { session: u32, stalls: Vec<Span> },
+    /// The guest's longest gap.
+    Gap { gap: Span },
+    /// The comparison.
+    Verified { report: Report },
+    /// The guest of a session whose source is gone has been stopped: so many of its pages are lost.
+    Lost { session: u32, missing: u64 },
+    /// Something that is worth a warning.
+    Warning { text: String },
+    /// Still here.
+    Alive,
+}
+
+/// What went in and out of a migration, encoded by postcard, so that it can be compared byte by byte.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Record {
+    /// The migration was told this.
+    Event { at: Time, event: Vec<u8> },
+    /// It was told that time has passed.
+    Wake { at: Time },
+    /// It ordered this.
+    Command { id: u32, command: Vec<u8> },
+    /// The driver has measured this.
+    Observed(Observation),
+}

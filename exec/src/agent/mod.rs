@@ -1,0 +1,168 @@
+//! An agent: one host's part in migrations. It hosts guests, takes guests in, sends guests away, and reports to a coordinator.
+//!
+//! An agent that was started for one run ([`serve_inherited`]) finds its coordinator at its standard input, which is a socket, and
+//! ends when that is closed: whatever happens to the coordinator, no agent and no guest outlives it.
+
+mod guests;
+pub(crate) mod message;
+mod reports;
+
+pub(crate) use guests::{Guests, Hosted};
+pub(crate) use reports::Reports;
+
+use crate::clock::{Clock, monotonic};
+use crate::content::Content;
+use crate::destination::{Reception, Setup};
+use crate::error::ExecError;
+use crate::guest::{Guest, GuestSpec};
+use crate::memory::GuestMemory;
+use crate::replay::Replay;
+use crate::source::Outgoing;
+use crate::verify::verify;
+use crate::wire::WireError;
+use crate::wire::frame::FrameReader;
+use livemig_core::vocabulary::Event;
+use message::{FromAgent, Migrate, ToAgent};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long vCPUs may take to stop before a comparison.
+const STOP: Duration = Duration::from_secs(5);
+
+/// Serves the coordinator at standard input until it hangs up. To be called by a program that was started by
+/// [`run`](crate::run::run) with [`Launch`](crate::run::Launch).
+///
+/// # Errors
+/// When standard input is no socket, or what comes from it is not a coordinator's.
+pub fn serve_inherited() -> Result<(), ExecError> {
+    let kernel = |source| ExecError::Kernel { call: "standard input as a socket", source };
+    let fd = io::stdin().as_fd().try_clone_to_owned().map_err(kernel)?;
+    let stream = UnixStream::from(fd);
+    stream.peer_addr().map_err(kernel)?;
+    let output = stream.try_clone().map_err(kernel)?;
+    match serve(stream, output) {
+        Ok(()) | Err(WireError::Closed) => Ok(()),
+        Err(source) => Err(ExecError::Wire { what: "coordinator", source }),
+    }
+}
+
+/// Serves a coordinator until it hangs up.
+fn serve(input: impl Read, output: impl Write + Send + 'static) -> Result<(), WireError> {
+    let reports = Reports::start(output)?;
+    let mut agent = Agent {
+        clock: Clock::starting_now(),
+        guests: Arc::new(Guests::new(reports.clone())),
+        outgoing: BTreeMap::new(),
+        reception: None,
+        reports,
+    };
+    agent.guests.sample_in_background(agent.clock)?;
+    let mut reader = FrameReader::new(input, 0);
+    loop {
+        let Some(header) = reader.next()? else { continue };
+        let order = reader.message(&header)?;
+        if let Err(error) = agent.obey(order) {
+            agent.reports.send(FromAgent::Failed { why: error.to_string() });
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Agent {
+    clock: Clock,
+    guests: Arc<Guests>,
+    outgoing: BTreeMap<u32, Outgoing>,
+    reception: Option<Reception>,
+    reports: Reports,
+}
+
+impl Agent {
+    fn obey(&mut self, order: ToAgent) -> Result<(), ExecError> {
+        let answer = match order {
+            ToAgent::Clock => FromAgent::Clock { local: monotonic() },
+            ToAgent::SetClock { offset } => {
+                self.clock = Clock::ahead_by(offset);
+                self.guests.set_clock(self.clock);
+                FromAgent::Done
+            }
+            ToAgent::Host { vm, spec } => {
+                self.host(vm, &GuestSpec::from_bytes(&spec)?)?;
+                FromAgent::Done
+            }
+            ToAgent::Listen { address, key, room } => {
+                let setup = Setup { key, room, clock: self.clock, guests: self.guests.clone(), reports: self.reports.clone() };
+                let listen = |source| ExecError::Kernel { call: "listening", source };
+                let reception = Reception::listen(address, setup).map_err(listen)?;
+                let address = reception.address().map_err(listen)?;
+                self.reception = Some(reception);
+                FromAgent::Listening { address }
+            }
+            ToAgent::Migrate(migrate) => {
+                self.migrate(*migrate)?;
+                FromAgent::Done
+            }
+            ToAgent::Prepare { session } => return self.tell(session, Event::Prepare),
+            ToAgent::Request { session } => return self.tell(session, Event::Requested),
+            ToAgent::Cancel { session } => return self.tell(session, Event::Cancel),
+            ToAgent::PeerDead { session, peer } => return self.tell(session, Event::PeerDead { peer, recoverable: false }),
+            ToAgent::SourceDead { session } => {
+                let missing = self.reception.as_ref().and_then(|r| r.source_dead(session));
+                FromAgent::Lost { session, missing: missing.unwrap_or(0) }
+            }
+            ToAgent::TakeGap { vm } => FromAgent::Gap { gap: self.guests.with(vm, |guest| Ok(guest.take_longest_gap()))? },
+            ToAgent::Verify { vm } => {
+                // Time for a comparison is not time of the guest: it is stopped first and stays so.
+                let report = self.guests.with(vm, |guest| {
+                    guest.check()?;
+                    guest.pause(STOP)?;
+                    let mut replay = Replay::new(guest.spec())?;
+                    replay.advance(&guest.progress()?)?;
+                    let report = verify(&replay, guest.memory(), threads());
+                    if guest.boot_is_intact()? {
+                        Ok(report)
+                    } else {
+                        Err(ExecError::State("the guest's program was changed".to_owned()))
+                    }
+                })?;
+                FromAgent::Verified { report }
+            }
+            ToAgent::Forget { vm } => {
+                self.guests.forget(vm);
+                FromAgent::Done
+            }
+        };
+        self.reports.send(answer);
+        Ok(())
+    }
+
+    /// Makes a guest and starts it.
+    fn host(&self, vm: u32, spec: &GuestSpec) -> Result<(), ExecError> {
+        let memory = Arc::new(GuestMemory::allocate(spec.memory, true)?);
+        let content: &Content = &spec.content;
+        content.fill(&memory, threads());
+        self.guests.start(vm, Guest::new(spec, memory)?);
+        Ok(())
+    }
+
+    fn migrate(&mut self, migrate: Migrate) -> Result<(), ExecError> {
+        self.outgoing.retain(|_, outgoing| !outgoing.is_over());
+        let (session, hosted) = (migrate.session, self.guests.get(migrate.vm)?);
+        let outgoing = Outgoing::start(migrate, hosted, self.clock, self.reports.clone())?;
+        self.outgoing.insert(session, outgoing);
+        Ok(())
+    }
+
+    fn tell(&self, session: u32, event: Event<livemig_core::pages::Bitmap>) -> Result<(), ExecError> {
+        let known = self.outgoing.get(&session);
+        known.ok_or_else(|| ExecError::State(format!("there is no session {session}")))?.tell(event);
+        Ok(())
+    }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

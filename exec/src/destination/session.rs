@@ -1,0 +1,279 @@
+//! One migration at the destination: its connections, its memory, and how pages get there.
+
+use super::Setup;
+use super::book::Book;
+use super::orders::Orders;
+use crate::content::Page;
+use crate::error::ExecError;
+use crate::guest::Guest;
+use crate::memory::{GuestMemory, Userfault};
+use crate::wire::WireError;
+use crate::wire::auth::{Greeting, Role};
+use crate::wire::frame::{FrameReader, FrameWriter, Header, Kind, SILENCE};
+use crate::wire::message::Message;
+use crate::wire::pages::{MAX_DATA, MAX_PAGES, Table};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+/// How often a control connection that is silent is given a sign of life.
+const PING: Duration = Duration::from_millis(500);
+
+/// One migration at the destination.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: u32,
+    pub(super) setup: Setup,
+    connections: Mutex<Connections>,
+    gate: RwLock<Room>,
+    pub(super) orders: Mutex<Orders>,
+    book: Mutex<Book>,
+}
+
+/// The connections of the newest epoch.
+#[derive(Debug, Default)]
+struct Connections {
+    epoch: u32,
+    sockets: Vec<TcpStream>,
+    /// Where pages are asked for.
+    fault: Option<Arc<Mutex<FrameWriter<TcpStream>>>>,
+}
+
+/// What is held of the guest. Pages are applied under a shared lock; what changes how they are applied takes it alone.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    /// Frames of other epochs are not applied.
+    epoch: u32,
+    pub(super) memory: Option<Arc<GuestMemory>>,
+    /// The guest, until it starts.
+    pub(super) guest: Option<Guest>,
+    /// Access to missing pages waits, and pages are placed rather than written.
+    pub(super) watch: Option<Arc<Userfault>>,
+    /// Nothing of this session is wanted any more.
+    pub(super) over: bool,
+}
+
+impl Session {
+    pub(super) fn new(id: u32, setup: Setup) -> Session {
+        Session {
+            id,
+            setup,
+            connections: Mutex::default(),
+            gate: RwLock::default(),
+            orders: Mutex::default(),
+            book: Mutex::default(),
+        }
+    }
+
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn room(&self) -> RwLockReadGuard<'_, Room> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn room_alone(&self) -> RwLockWriteGuard<'_, Room> {
+        self.gate.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.room().over
+    }
+
+    /// Whether a connection may come in. If it begins an epoch, nothing of an older one is being applied when this returns.
+    pub(super) fn admit(&self, stream: &TcpStream, greeting: Greeting) -> Result<bool, WireError> {
+        let mut connections = self.connections();
+        if greeting.epoch < connections.epoch {
+            return Ok(false);
+        }
+        if greeting.epoch > connections.epoch {
+            connections.hang_up();
+            connections.epoch = greeting.epoch;
+            self.room_alone().epoch = greeting.epoch;
+        }
+        connections.sockets.push(stream.try_clone()?);
+        Ok(true)
+    }
+
+    /// Serves a connection that was let in, to its end.
+    pub(super) fn serve(self: &Arc<Session>, stream: TcpStream, greeting: Greeting) -> Result<(), WireError> {
+        stream.set_read_timeout(Some(PING))?;
+        let writer = Arc::new(Mutex::new(FrameWriter::new(stream.try_clone()?, self.id, greeting.epoch)));
+        let mut reader = FrameReader::new(stream, MAX_DATA);
+        let served = match greeting.role {
+            Role::Control => self.serve_control(&mut reader, &writer, greeting.epoch),
+            Role::Fault => {
+                self.connections().fault = Some(writer.clone());
+                self.ask_again(&writer).and_then(|()| self.serve_pages(&mut reader, &writer, greeting.epoch))
+            }
+            Role::Stream(_) => self.serve_pages(&mut reader, &writer, greeting.epoch),
+        };
+        // One connection that is broken takes the others of its epoch with it: the source sets all of them up again.
+        let mut connections = self.connections();
+        if connections.epoch == greeting.epoch {
+            connections.hang_up();
+        }
+        match served {
+            Err(WireError::Closed | WireError::Outdated) => Ok(()),
+            // A socket that somebody has shut down or reset is one that is closed.
+            Err(WireError::Io(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    pub(super) fn disconnect(&self) {
+        self.connections().hang_up();
+    }
+
+    fn serve_control(
+        self: &Arc<Session>,
+        reader: &mut FrameReader<TcpStream>,
+        writer: &Mutex<FrameWriter<TcpStream>>,
+        epoch: u32,
+    ) -> Result<(), WireError> {
+        let write = |message: &Message| writer.lock().unwrap_or_else(PoisonError::into_inner).message(message);
+        let mut heard = Instant::now();
+        loop {
+            let Some(header) = reader.next()? else {
+                if heard.elapsed() > SILENCE {
+                    return Err(WireError::Silence);
+                }
+                write(&Message::Ping)?;
+                continue;
+            };
+            heard = Instant::now();
+            self.check(&header, epoch)?;
+            match reader.message(&header)? {
+                Message::Order { id, order } => {
+                    let answer = self.obey(id, order);
+                    write(&Message::Answer { id, answer })?;
+                }
+                Message::Ping => {}
+                Message::Answer { .. } | Message::Ack { .. } | Message::Ask { .. } => return Err(WireError::Malformed("message")),
+            }
+        }
+    }
+
+    fn serve_pages(
+        &self,
+        reader: &mut FrameReader<TcpStream>,
+        writer: &Mutex<FrameWriter<TcpStream>>,
+        epoch: u32,
+    ) -> Result<(), WireError> {
+        let mut table = Table::default();
+        let mut aside = Vec::new();
+        loop {
+            let Some(header) = reader.next()? else { continue };
+            self.check(&header, epoch)?;
+            if header.kind != Kind::Pages {
+                return Err(WireError::Malformed("message"));
+            }
+            self.apply(&header, reader, &mut table, &mut aside)?;
+            let ack = Message::Ack { seq: header.seq };
+            writer.lock().unwrap_or_else(PoisonError::into_inner).message(&ack)?;
+        }
+    }
+
+    fn check(&self, header: &Header, epoch: u32) -> Result<(), WireError> {
+        if header.session == self.id && header.epoch == epoch { Ok(()) } else { Err(WireError::Outdated) }
+    }
+
+    /// Puts the pages of a frame where they belong.
+    fn apply(
+        &self,
+        header: &Header,
+        reader: &mut FrameReader<TcpStream>,
+        table: &mut Table,
+        aside: &mut Vec<Page>,
+    ) -> Result<(), WireError> {
+        let room = self.room();
+        if room.epoch != header.epoch || room.over {
+            return Err(WireError::Outdated);
+        }
+        let Some(memory) = &room.memory else { return Err(WireError::Malformed("frame of pages for which there is no room")) };
+        table.read(reader, header, memory.pages())?;
+        match &room.watch {
+            None => {
+                table.runs.iter().filter(|r| !r.zero).for_each(|r| self.book().touch(r.extent));
+                table.receive_in_place(&reader.input, memory)?;
+                for page in table.runs.iter().filter(|r| r.zero).flat_map(|r| r.extent.iter()) {
+                    // Memory that nothing was written to is zero, and need not be backed.
+                    if self.book().is_touched(page) {
+                        memory.write_page(page, &Page::ZERO);
+                    }
+                }
+            }
+            Some(watch) => {
+                aside.resize(MAX_PAGES as usize, Page::ZERO);
+                table.receive_aside(&reader.input, aside)?;
+                place(watch, table, aside)?;
+            }
+        }
+        let mut book = self.book();
+        table.runs.iter().for_each(|r| book.arrived(r.extent));
+        Ok(())
+    }
+
+    /// Asks the source for a page that the guest waits for, if it can be reached; otherwise the next connection does.
+    pub(super) fn ask(&self, page: u64) {
+        let fault = self.connections().fault.clone();
+        if let Some(writer) = fault {
+            // A connection that is broken is somebody else's to mend; the page is asked for again on the next one.
+            let _ = writer.lock().unwrap_or_else(PoisonError::into_inner).message(&Message::Ask { page });
+        }
+    }
+
+    /// Requests that were on an older connection may be lost.
+    fn ask_again(&self, writer: &Mutex<FrameWriter<TcpStream>>) -> Result<(), WireError> {
+        let waiting = self.book().waiting();
+        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.into_iter().try_for_each(|page| writer.message(&Message::Ask { page }).map(drop))
+    }
+
+    /// Reports how long the guest has waited for pages.
+    pub(super) fn report_stalls(&self) {
+        let stalls = self.book().take_stalls();
+        if !stalls.is_empty() {
+            self.setup.reports.stalls(self.id, stalls);
+        }
+    }
+}
+
+impl Room {
+    /// Nothing of this session is wanted any more.
+    pub(super) fn clear(&mut self) {
+        *self = Room { epoch: self.epoch, over: true, ..Room::default() };
+    }
+}
+
+impl Connections {
+    fn hang_up(&mut self) {
+        self.fault = None;
+        for socket in self.sockets.drain(..) {
+            // Already closed is as good.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Places pages for a guest that may be waiting for them. What it has already is newer than what comes.
+fn place(watch: &Userfault, table: &Table, contents: &[Page]) -> Result<(), ExecError> {
+    let mut at = 0;
+    for run in &table.runs {
+        if run.zero {
+            for page in run.extent.iter() {
+                watch.place_zero(page)?;
+            }
+        } else {
+            let next = at + run.extent.pages as usize;
+            watch.place(run.extent.first, &contents[at..next])?;
+            at = next;
+        }
+    }
+    Ok(())
+}

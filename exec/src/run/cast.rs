@@ -1,0 +1,112 @@
+//! What a scenario means for real guests: which hosts and guests there are, and what happens when.
+
+use crate::error::ExecError;
+use crate::guest::GuestSpec;
+use livemig_core::units::{Bytes, Span, Time};
+use livemig_models::world::{HostId, Incident, Strategy, VmId, World};
+
+/// A host with an agent of its own.
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    pub(super) id: HostId,
+    pub(super) name: String,
+    /// Memory for guests.
+    pub(super) room: Option<Bytes>,
+}
+
+/// A guest.
+#[derive(Clone, Debug)]
+pub(super) struct Guest {
+    pub(super) vm: VmId,
+    /// Index of its host.
+    pub(super) host: usize,
+    pub(super) spec: GuestSpec,
+}
+
+/// A migration, its times counted from the moment at which every guest runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Move {
+    pub(super) vm: VmId,
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) at: Span,
+}
+
+/// Something that goes wrong, by the index of a host or of a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mishap {
+    Kill(usize),
+    Cancel(usize),
+}
+
+/// Who takes part.
+#[derive(Clone, Debug)]
+pub(super) struct Cast {
+    pub(super) hosts: Vec<Host>,
+    pub(super) guests: Vec<Guest>,
+    pub(super) moves: Vec<Move>,
+    /// In the order of time.
+    pub(super) mishaps: Vec<(Span, Mishap)>,
+}
+
+impl Cast {
+    /// The cast of a world.
+    ///
+    /// # Errors
+    /// What real guests cannot do.
+    pub(super) fn of(world: &World, strategy: &Strategy, seed: u64, lead: Span) -> Result<Cast, ExecError> {
+        let refuse = |what: String| Err(ExecError::Run(format!("real mode: {what}")));
+        if world.drain.is_some() {
+            return refuse("a drain is simulated only; migrate its VMs one by one with [migrate]".to_owned());
+        }
+        let Some(first) = world.moves.iter().map(|m| m.at).min() else {
+            return refuse("the scenario has no migration".to_owned());
+        };
+        if strategy.spec.uses_intermediaries() {
+            return refuse(format!("strategy `{}`: intermediaries are simulated only", strategy.name));
+        }
+        if strategy.spec.selection.is_some() {
+            return refuse(format!("strategy `{}`: a selection by traffic is simulated only", strategy.name));
+        }
+        let channels = strategy.spec.transfer.channels;
+        if channels.nics.is_some_and(|nics| nics > 1) || channels.threads.is_some_and(|t| t != strategy.spec.transfer.streams) {
+            return refuse(format!("strategy `{}`: there is one interface, and one thread per stream", strategy.name));
+        }
+        if let Some(m) = world.moves.iter().find(|m| !m.via.is_empty()) {
+            return refuse(format!("VM `{}`: intermediaries are simulated only", world.vms[m.vm.0 as usize].name));
+        }
+        let mut cast = Cast { hosts: Vec::new(), guests: Vec::new(), moves: Vec::new(), mishaps: Vec::new() };
+        for (index, vm) in (0..).zip(&world.vms) {
+            let (host, seed) = (cast.host(world, vm.host), crate::mix::mix(seed ^ crate::mix::mix(u64::from(index))));
+            cast.guests.push(Guest { vm: VmId(index), host, spec: GuestSpec::from_vm(vm, seed)? });
+        }
+        // Later times move with the first request.
+        let shift = Span(first.0.saturating_sub(lead.0));
+        let real = |at: Time| Span(at.0.saturating_sub(shift.0));
+        for m in &world.moves {
+            let (from, to) = (cast.host(world, world.vms[m.vm.0 as usize].host), cast.host(world, m.to));
+            cast.moves.push(Move { vm: m.vm, from, to, at: real(m.at) });
+        }
+        for event in &world.events {
+            let mishap = match &event.what {
+                Incident::Fail(host) => cast.hosts.iter().position(|h| h.id == *host).map(Mishap::Kill),
+                Incident::Cancel(vm) => cast.moves.iter().position(|m| m.vm == *vm).map(Mishap::Cancel),
+                Incident::Cut(_) | Incident::Restore(_) | Incident::Workload(..) | Incident::Traffic(..) => {
+                    return refuse("of [[event]]s only `fail` and `cancel` happen to real guests".to_owned());
+                }
+            };
+            cast.mishaps.extend(mishap.map(|m| (real(event.at), m)));
+        }
+        cast.mishaps.sort_by_key(|(at, _)| *at);
+        Ok(cast)
+    }
+
+    /// The index of a host, which is made part of the cast if it was not.
+    fn host(&mut self, world: &World, id: HostId) -> usize {
+        self.hosts.iter().position(|h| h.id == id).unwrap_or_else(|| {
+            let host = &world.hosts[id.0 as usize];
+            self.hosts.push(Host { id, name: host.name.clone(), room: host.memory });
+            self.hosts.len() - 1
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! A run: a scenario's guests on this machine, one agent process per host, and migrations between them.
+//!
+//! The coordinator starts the agents, lets them make the guests, orders the migrations when the scenario says so, follows each with a
+//! [`shadow`] whose ledger computes the metrics, and at the end has every guest compared with its replay.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (world, strategy): (livemig_models::world::World, livemig_models::world::Strategy) = unimplemented!();
+//! use livemig_exec::run::{Launch, Options, run};
+//! // `agent` is a hidden subcommand of this program that calls `livemig_exec::agent::serve_inherited`.
+//! let launch = Launch { program: std::env::current_exe()?, args: vec!["agent".into()], env: Vec::new() };
+//! for migration in run(&world, &strategy, 7, &Options::new(launch))?.migrations {
+//!     println!("{:?}: {:?}", migration.metrics.outcome, migration.metrics.total_migration_time);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod cast;
+mod coordinator;
+mod launch;
+mod shadow;
+mod work;
+
+pub use launch::Launch;
+
+use crate::error::ExecError;
+use crate::verify::Report;
+use livemig_core::ledger::{Metrics, RoundRecord, TimelinePoint};
+use livemig_core::units::Span;
+use livemig_models::world::{HostId, Strategy, VmId, World};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Stands in for the network between source and destination: given where the destination listens, says where the source is to
+/// connect. For tunnels, and for tests that damage what goes through.
+pub type Route = Arc<dyn Fn(SocketAddr) -> SocketAddr + Send + Sync>;
+
+/// How a run is made.
+#[derive(Clone)]
+pub struct Options {
+    /// How agents are started.
+    pub launch: Launch,
+    /// Compare every byte of every guest's memory with its replay at the end.
+    pub verify: bool,
+    /// Guests run for at most this long before the first migration is requested, whatever the scenario says; all later times
+    /// of the scenario move with it.
+    pub lead: Span,
+    /// How long guests are watched after the last migration has ended.
+    pub observe: Span,
+    /// A run that takes longer than this ends unfinished.
+    pub horizon: Span,
+    /// Keep a timeline per migration.
+    pub timeline: bool,
+    /// How the source reaches the destination, when not directly.
+    pub route: Option<Route>,
+}
+
+impl Options {
+    /// Verified, 10 s of guests running before the first migration and 2 s after the last one, 10 minutes at most.
+    #[must_use]
+    pub fn new(launch: Launch) -> Options {
+        Options {
+            launch,
+            verify: true,
+            lead: Span::from_secs(10),
+            observe: Span::from_secs(2),
+            horizon: Span::from_secs(600),
+            timeline: false,
+            route: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("launch", &self.launch)
+            .field("verify", &self.verify)
+            .field("lead", &self.lead)
+            .field("observe", &self.observe)
+            .field("horizon", &self.horizon)
+            .field("timeline", &self.timeline)
+            .field("route", &self.route.is_some())
+            .finish()
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct RunResult {
+    /// One for each migration, in the scenario's order.
+    pub migrations: Vec<MigrationResult>,
+    /// How long the run took from the moment at which every guest ran.
+    pub ended: Span,
+    /// How wrong the agents' clocks may be against each other, at most.
+    pub clock_error: Span,
+    /// What is worth knowing beside the results: connections lost, what peers refused.
+    pub warnings: Vec<String>,
+}
+
+/// One migration's result.
+#[derive(Clone, Debug)]
+pub struct MigrationResult {
+    /// Who.
+    pub vm: VmId,
+    /// Where from.
+    pub source: HostId,
+    /// Where to.
+    pub destination: HostId,
+    /// The preset that the strategy is made from.
+    pub technique: &'static str,
+    /// What the ledger says.
+    pub metrics: Metrics,
+    /// Its rounds.
+    pub rounds: Vec<RoundRecord>,
+    /// Its timeline, when one is kept.
+    pub timeline: Vec<TimelinePoint>,
+    /// The longest gap between two of the guest's time stamps before the migration: what the machine does without one.
+    pub baseline_gap: Option<Span>,
+    /// The comparison with the replay, of a guest that runs; `None` without verification, or when there is no guest any more.
+    pub report: Option<Report>,
+    /// Pages that are lost, when the guest was stopped because of it.
+    pub lost_pages: u64,
+    /// Commands of the migration that were found to be, byte for byte, those that the core gives for the same events.
+    pub commands: u64,
+}
+
+impl MigrationResult {
+    /// Whether it completed, and every byte is what it must be if that was looked at.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        let completed = self.metrics.outcome == livemig_core::machine::Outcome::Completed;
+        completed && self.report.as_ref().is_none_or(Report::is_clean)
+    }
+}
+
+/// Makes the migrations of a world by a strategy, with real guests.
+///
+/// # Errors
+/// No KVM, a scenario that real mode cannot do (it says what), an agent that cannot be started or failed outside of what the
+/// scenario says, or a migration that did not do what the core says. A migration that does not complete is a result, not an error.
+pub fn run(world: &World, strategy: &Strategy, seed: u64, options: &Options) -> Result<RunResult, ExecError> {
+    crate::guest::kvm_available()?;
+    let cast = cast::Cast::of(world, strategy, seed, options.lead)?;
+    coordinator::Coordinator::start(&cast, strategy, options)?.run()
+}

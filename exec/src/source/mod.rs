@@ -1,0 +1,374 @@
+//! The source's side of a migration: the driver that carries out what the [`Conductor`] orders.
+//!
+//! The driver is one thread with one queue of inputs: completions from the sender's threads, answers from the destination, news of
+//! the connections, wishes from outside. Everything that goes into the migration and comes out of it is recorded, in that
+//! order, so that the coordinator can follow it with a migration of its own.
+
+mod bucket;
+mod early;
+mod execute;
+mod link;
+mod orders;
+mod sender;
+mod sends;
+mod watch;
+
+use crate::agent::message::{Migrate, Record};
+use crate::agent::{Hosted, Reports};
+use crate::clock::Clock;
+use crate::error::ExecError;
+use crate::wire::WireError;
+use crate::wire::message::Answer;
+use link::{Connections, Link, Target, Unconnected};
+use livemig_core::conductor::Conductor;
+use livemig_core::ledger::Observation;
+use livemig_core::machine::{Migration, Phase};
+use livemig_core::pages::Bitmap;
+use livemig_core::units::{Bytes, Span, Time};
+use livemig_core::vocabulary::{CmdId, Event, Failure, Peer};
+use orders::Pending;
+use sender::Sender;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use watch::Watches;
+
+/// A destination that refuses connections for this long is gone.
+const REFUSED: Duration = Duration::from_secs(1);
+/// During a rollback a link that is down is waited for no longer than this.
+const ROLLBACK: Duration = Duration::from_secs(3);
+
+/// What reaches the driver.
+#[derive(Debug)]
+enum Input {
+    /// A wish or news from outside.
+    Outside(Event<Bitmap>),
+    /// A command of the sender is complete.
+    Completed(Event<Bitmap>),
+    /// An order has been answered.
+    Answer {
+        id: u32,
+        answer: Answer,
+    },
+    Connected(Connections),
+    Unconnected(Unconnected),
+    /// The connections of an epoch are of no use any more.
+    Broken {
+        epoch: u32,
+        connection: &'static str,
+        why: WireError,
+    },
+}
+
+/// A migration under way.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    input: mpsc::Sender<Input>,
+    thread: JoinHandle<()>,
+}
+
+impl Outgoing {
+    /// Gets ready; the migration waits for its request.
+    pub(crate) fn start(migrate: Migrate, guest: Arc<Hosted>, clock: Clock, reports: Reports) -> Result<Outgoing, ExecError> {
+        let (input, inputs) = mpsc::channel();
+        let driver = Driver::new(migrate, guest, clock, reports, input.clone(), inputs)?;
+        let thread = std::thread::Builder::new().name("driver".to_owned()).spawn(move || driver.run());
+        let thread = thread.map_err(|source| ExecError::Kernel { call: "starting the driver's thread", source })?;
+        Ok(Outgoing { input, thread })
+    }
+
+    /// Tells it something; one that has ended does not mind.
+    pub(crate) fn tell(&self, event: Event<Bitmap>) {
+        let _ = self.input.send(Input::Outside(event));
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+#[derive(Debug)]
+struct Driver {
+    session: u32,
+    vm: u32,
+    conductor: Conductor<Bitmap>,
+    guest: Arc<Hosted>,
+    clock: Clock,
+    reports: Reports,
+    inputs: mpsc::Receiver<Input>,
+    news: mpsc::Sender<Input>,
+    /// What the migration has not been told yet.
+    events: VecDeque<Event<Bitmap>>,
+    now: Time,
+    sender: Arc<Sender>,
+    watches: Watches,
+    target: Target,
+    epochs: Arc<AtomicU32>,
+    link: Option<Link>,
+    /// Since when there is no link although there was one.
+    down: Option<Instant>,
+    /// Since when every attempt has been refused.
+    refused: Option<Instant>,
+    /// The destination is gone for good.
+    dead: bool,
+    orders: BTreeMap<u32, Pending>,
+    /// The order that waits for the first connection.
+    reserving: Option<CmdId>,
+    /// Bytes of control messages that have not been reported.
+    control: u64,
+    small: Arc<AtomicU64>,
+}
+
+impl Driver {
+    fn new(
+        migrate: Migrate,
+        guest: Arc<Hosted>,
+        clock: Clock,
+        reports: Reports,
+        news: mpsc::Sender<Input>,
+        inputs: mpsc::Receiver<Input>,
+    ) -> Result<Driver, ExecError> {
+        let Migrate { session, vm, spec, destination, key } = migrate;
+        let memory = guest.memory()?;
+        let bytes = Bytes::from_pages(memory.pages());
+        let target = Target { address: destination, key, session, streams: spec.transfer.streams };
+        Ok(Driver {
+            session,
+            vm,
+            conductor: Conductor::new(spec, bytes, Vec::new()),
+            guest,
+            clock,
+            reports,
+            inputs,
+            sender: Arc::new(Sender::new(memory, news.clone())),
+            news,
+            events: VecDeque::new(),
+            now: Time::ZERO,
+            watches: Watches::default(),
+            target,
+            epochs: Arc::default(),
+            link: None,
+            down: None,
+            refused: None,
+            dead: false,
+            orders: BTreeMap::new(),
+            reserving: None,
+            control: 0,
+            small: Arc::default(),
+        })
+    }
+
+    /// The thread: until the migration has ended.
+    fn run(mut self) {
+        while self.conductor.phase() != Phase::Ended {
+            match self.inputs.recv_timeout(self.patience()) {
+                Ok(input) => self.take(input),
+                // This value holds a sender, so that the queue is never closed.
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            self.look_around();
+            self.work_off();
+        }
+        // The connections go before anything else that a thread of theirs might use.
+        self.link = None;
+        self.sender.track(None);
+        self.report_control();
+        self.reports.ended(self.session);
+    }
+
+    /// How long nothing needs to be done unless something happens.
+    fn patience(&self) -> Duration {
+        let due = [self.conductor.deadline(), self.watches.deadline()].into_iter().flatten().min();
+        let until = due.map_or(Span::MAX, |at| at.since(self.clock.now()));
+        Duration::from_nanos(until.0).min(Duration::from_millis(100))
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Outside(event) => {
+                if matches!(event, Event::Requested) {
+                    // What was said before t0 counts as preparation.
+                    self.report_control();
+                }
+                if let Event::PeerDead { peer: Peer::Destination, recoverable: false } = event {
+                    self.destination_dead();
+                } else {
+                    self.tell(event);
+                }
+            }
+            Input::Completed(event) => self.tell(event),
+            Input::Answer { id, answer } => self.answered(id, answer),
+            Input::Connected(connections) => self.connected(connections),
+            Input::Unconnected(why) => self.unconnected(&why),
+            Input::Broken { epoch, connection, why } => self.broken(epoch, connection, &why),
+        }
+    }
+
+    /// What time alone brings.
+    fn look_around(&mut self) {
+        let now = self.clock.now();
+        for event in self.watches.tick(now, &self.sender) {
+            self.tell(event);
+        }
+        if let Some(link) = &mut self.link
+            && let Err(why) = link.ping()
+        {
+            let epoch = link.epoch;
+            self.broken(epoch, "control", &why);
+        }
+        let stuck = self.conductor.phase() == Phase::Rollback && self.down.is_some_and(|since| since.elapsed() > ROLLBACK);
+        if stuck {
+            self.fail_orders();
+        }
+    }
+
+    /// Tells the migration what there is to tell, wakes it when it is time, and carries out what it orders.
+    fn work_off(&mut self) {
+        loop {
+            let now = self.clock.now().max(self.now);
+            if let Some(event) = self.events.pop_front() {
+                self.now = now;
+                self.record_event(&event);
+                if let Err(error) = self.conductor.handle(now, event) {
+                    self.warn(&format!("the migration refuses: {error}"));
+                }
+            } else if self.conductor.deadline().is_some_and(|at| at <= now) {
+                self.now = now;
+                self.reports.record(self.session, Record::Wake { at: now });
+                self.conductor.wake(now);
+            } else {
+                return;
+            }
+            while let Some((id, command)) = self.conductor.poll() {
+                self.record_command(id, &command);
+                self.execute(id, command);
+            }
+        }
+    }
+
+    /// The migration will be told.
+    fn tell(&mut self, event: Event<Bitmap>) {
+        self.events.push_back(event);
+    }
+
+    fn observe(&self, observation: Observation) {
+        self.reports.record(self.session, Record::Observed(observation));
+    }
+
+    fn report_control(&mut self) {
+        let bytes = std::mem::take(&mut self.control) + self.small.swap(0, Ordering::Relaxed);
+        self.observe(Observation::Control(Bytes(bytes)));
+    }
+
+    fn warn(&self, text: &str) {
+        self.reports.warn(format!("session {}: {text}", self.session));
+    }
+
+    fn connect(&mut self, again: bool) {
+        let target = self.target;
+        if let Err(error) = target.connect_in_background(self.epochs.clone(), again, self.news.clone()) {
+            self.warn(&format!("connecting: {error}"));
+        }
+    }
+
+    fn connected(&mut self, connections: Connections) {
+        if self.dead || self.link.is_some() {
+            return;
+        }
+        match Link::start(connections, self.session, &self.sender, &self.news, &self.small) {
+            Ok(link) => {
+                self.sender.connected(link.epoch, link.streams);
+                self.link = Some(link);
+            }
+            Err(error) => {
+                self.warn(&format!("connecting: {error}"));
+                self.connect(true);
+                return;
+            }
+        }
+        self.refused = None;
+        if let Some(id) = self.reserving.take() {
+            self.reserve(id);
+        }
+        self.give_all();
+        self.serve_wanted();
+        if self.down.take().is_some() {
+            self.tell(Event::LinkRestored(Peer::Destination));
+        }
+    }
+
+    fn unconnected(&mut self, unconnected: &Unconnected) {
+        if let Some(id) = self.reserving.take() {
+            self.warn(&format!("no connection to the destination at {}: {}", self.target.address, unconnected.why));
+            self.dead = true;
+            self.fail(id, Failure::Unreachable(Peer::Destination));
+            return;
+        }
+        if !unconnected.refused {
+            self.refused = None;
+        } else if self.refused.get_or_insert_with(Instant::now).elapsed() > REFUSED && !self.dead {
+            self.destination_dead();
+        }
+    }
+
+    /// The connections of an epoch are of no use any more.
+    fn broken(&mut self, epoch: u32, connection: &'static str, why: &WireError) {
+        if self.link.as_ref().is_none_or(|link| link.epoch != epoch) {
+            return;
+        }
+        self.warn(&format!("{connection} connection lost in phase {}: {why}", self.conductor.phase().name()));
+        self.link = None;
+        self.down = Some(Instant::now());
+        self.refused = None;
+        self.tell(Event::LinkLost(Peer::Destination));
+        self.connect(true);
+    }
+
+    /// The destination is gone for good, and everything that was asked of it fails.
+    fn destination_dead(&mut self) {
+        if std::mem::replace(&mut self.dead, true) {
+            return;
+        }
+        self.link = None;
+        self.sender.fail_all(Failure::Unreachable(Peer::Destination));
+        // The sends' ends come before the news that explains them, as everything in the queue of inputs.
+        while let Ok(input) = self.inputs.try_recv() {
+            if let Input::Completed(event) = input {
+                self.tell(event);
+            }
+        }
+        self.fail_orders();
+        self.tell(Event::PeerDead { peer: Peer::Destination, recoverable: false });
+    }
+
+    fn serve_wanted(&mut self) {
+        if let Some(link) = &self.link
+            && let Err(why) = link.serve_wanted()
+        {
+            let epoch = link.epoch;
+            self.broken(epoch, "fault", &why);
+        }
+    }
+
+    fn record_event(&self, event: &Event<Bitmap>) {
+        self.encode(event, |event| Record::Event { at: self.now, event });
+    }
+
+    fn record_command(&self, id: CmdId, command: &livemig_core::vocabulary::Command<Bitmap>) {
+        self.encode(command, |command| Record::Command { id: id.0, command });
+    }
+
+    fn encode<T: serde::Serialize>(&self, what: &T, record: impl FnOnce(Vec<u8>) -> Record) {
+        match postcard::to_stdvec(what) {
+            Ok(bytes) => self.reports.record(self.session, record(bytes)),
+            Err(error) => self.warn(&format!("recording: {error}")),
+        }
+    }
+
+    fn guest_lock(&self) -> std::sync::MutexGuard<'_, Option<crate::guest::Guest>> {
+        self.guest.guest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,349 @@
+//! The source's sender: what its threads share. A thread per connection takes batches and writes them; others take note of
+//! acknowledgements and requests; the driver begins, recalls and watches sends.
+
+use super::Input;
+use super::bucket::Bucket;
+use super::early::Early;
+use super::sends::{Frame, Lane, OutSend};
+use crate::error::ExecError;
+use crate::memory::{DirtyTracker, GuestMemory};
+use crate::wire::pages::MAX_PAGES;
+use livemig_core::pages::Bitmap;
+use livemig_core::push_plan::Extent;
+use livemig_core::units::{Bytes, PageIndex, Rate};
+use livemig_core::vocabulary::{CmdId, Failure, Joined, Send};
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Frames on their way, over all streams together: enough to keep them busy, and few enough that a recall is soon done.
+const WINDOW: usize = 8;
+/// With a limited rate, what is on its way takes no longer than this, or is a frame.
+const FLIGHT_TIME: Duration = Duration::from_millis(10);
+/// How old what is known of the dirty log may be when pages are skipped: reading it costs a copy of its bits.
+const LOG_AGE: Duration = Duration::from_millis(10);
+
+/// What the source's threads share.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub(super) memory: Arc<GuestMemory>,
+    state: Mutex<State>,
+    room: Condvar,
+    to_driver: mpsc::Sender<Input>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Connections of this epoch are in use; `None` when there are none.
+    epoch: Option<u32>,
+    streams: u16,
+    sends: Vec<OutSend>,
+    in_flight: Vec<usize>,
+    bucket: Option<Bucket>,
+    tracker: Option<DirtyTracker>,
+    /// What was dirty when it was last looked at; nothing of it has been collected since.
+    dirty: Option<(Instant, Bitmap)>,
+    /// Pages that the destination has asked for and not acknowledged.
+    wanted: BTreeSet<PageIndex>,
+    serving: bool,
+    early: Early,
+    still: bool,
+    elide: bool,
+    wire: u64,
+}
+
+/// Pages to put on a connection.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// The send that it is part of, unless that has not begun.
+    pub(super) send: Option<CmdId>,
+    pub(super) extents: Vec<Extent>,
+    /// Nobody writes to memory any more.
+    pub(super) still: bool,
+    pub(super) elide: bool,
+}
+
+impl Sender {
+    pub(super) fn new(memory: Arc<GuestMemory>, to_driver: mpsc::Sender<Input>) -> Sender {
+        Sender { memory, state: Mutex::default(), room: Condvar::new(), to_driver }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next batch for a stream; waits until there is one. `None` when the connections of this epoch are done with. The batch
+    /// goes in the frame with this number.
+    pub(super) fn next(&self, epoch: u32, stream: u16, seq: u32) -> Option<Batch> {
+        let mut state = self.lock();
+        loop {
+            if state.epoch != Some(epoch) {
+                return None;
+            }
+            let wait = match state.next(stream) {
+                Next::Batch(mut batch, index) => {
+                    batch.extents.shrink_to_fit();
+                    state.sends[index].launch((Lane::Stream(stream), seq), batch.extents.clone());
+                    state.in_flight[usize::from(stream)] += 1;
+                    return Some(batch);
+                }
+                Next::Skipped => {
+                    self.end_sends(&mut state);
+                    continue;
+                }
+                Next::Wait(wait) => wait,
+            };
+            state = self.room.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// A batch takes so many bytes on the wire.
+    pub(super) fn count(&self, send: Option<CmdId>, bytes: u64, lane: Lane) {
+        let mut state = self.lock();
+        state.wire += bytes;
+        if let Some(bucket) = &mut state.bucket {
+            bucket.spend(bytes);
+        }
+        match state.sends.iter_mut().find(|s| Some(s.id) == send) {
+            Some(send) => send.count(Bytes(bytes), lane),
+            None => state.early.count(Bytes(bytes)),
+        }
+    }
+
+    /// The destination has applied a frame of this epoch.
+    pub(super) fn acknowledged(&self, epoch: u32, frame: Frame) {
+        let mut state = self.lock();
+        if state.epoch != Some(epoch) {
+            return;
+        }
+        if let Lane::Stream(stream) = frame.0 {
+            let flying = &mut state.in_flight[usize::from(stream)];
+            *flying = flying.saturating_sub(1);
+        }
+        let Some(extents) = state.sends.iter_mut().find_map(|send| send.acknowledged(frame)) else {
+            if let Some(page) = state.early.acknowledged(frame) {
+                state.wanted.remove(&page);
+            }
+            return;
+        };
+        if !state.wanted.is_empty() {
+            for page in extents.iter().flat_map(|e| e.iter()) {
+                if !state.sends.iter().any(|s| s.holds(page)) {
+                    state.wanted.remove(&page);
+                }
+            }
+        }
+        self.end_sends(&mut state);
+        self.room.notify_all();
+    }
+
+    /// The destination asks for a page. If it has not been sent it is to go in the frame with this number of the fault connection.
+    pub(super) fn asked(&self, epoch: u32, page: PageIndex, seq: u32) -> Option<Batch> {
+        let mut state = self.lock();
+        if state.epoch != Some(epoch) {
+            return None;
+        }
+        // A page that has been acknowledged needs nothing: the request was on its way when it arrived. One that is in the hands
+        // of the migration will be part of a send.
+        state.wanted.insert(page);
+        state.serve(page, seq)
+    }
+
+    /// A page that was asked for before its send had begun, or while there was no connection.
+    pub(super) fn next_wanted(&self, epoch: u32, seq: u32) -> Option<Batch> {
+        let mut state = self.lock();
+        if state.epoch != Some(epoch) {
+            return None;
+        }
+        let ready = state.wanted.iter().copied().find(|&page| state.sends.iter().any(|s| s.plan.contains(page)))?;
+        state.serve(ready, seq)
+    }
+
+    pub(super) fn begin(&self, id: CmdId, send: Send<Bitmap>) {
+        let mut state = self.lock();
+        let mut send = OutSend::new(id, send);
+        state.early.hand_over(&mut send);
+        state.sends.push(send);
+        self.end_sends(&mut state);
+        self.room.notify_all();
+    }
+
+    /// Recalls a send; whether there was one.
+    pub(super) fn recall(&self, of: CmdId) -> bool {
+        let mut state = self.lock();
+        let Some(send) = state.sends.iter_mut().find(|s| s.id == of) else { return false };
+        send.recalled = true;
+        self.end_sends(&mut state);
+        true
+    }
+
+    /// What is pending of a send, if it is not over, and the bytes put on the wire so far.
+    pub(super) fn pending(&self, send: CmdId) -> (Option<Bytes>, u64) {
+        let state = self.lock();
+        (state.sends.iter().find(|s| s.id == send).map(OutSend::pending), state.wire)
+    }
+
+    /// New connections are in use.
+    pub(super) fn connected(&self, epoch: u32, streams: u16) {
+        let mut state = self.lock();
+        state.epoch = Some(epoch);
+        state.streams = streams;
+        state.in_flight = vec![0; usize::from(streams)];
+        self.room.notify_all();
+    }
+
+    /// Connections are done with: what is on its way is to be sent again.
+    pub(super) fn disconnected(&self) {
+        let mut state = self.lock();
+        state.epoch = None;
+        state.sends.iter_mut().for_each(OutSend::take_back);
+        state.early.take_back();
+        self.end_sends(&mut state);
+        self.room.notify_all();
+    }
+
+    pub(super) fn fail_all(&self, failure: Failure) {
+        for send in std::mem::take(&mut self.lock().sends) {
+            self.complete(Input::Completed(send.into_failure(failure)));
+        }
+    }
+
+    pub(super) fn set_rate(&self, limit: Option<Rate>) {
+        self.lock().bucket = limit.map(|rate| Bucket::new(rate, Instant::now()));
+        self.room.notify_all();
+    }
+
+    pub(super) fn set_elide(&self, elide: bool) {
+        self.lock().elide = elide;
+    }
+
+    /// Whether the guest stands still from now on.
+    pub(super) fn set_still(&self, still: bool) {
+        self.lock().still = still;
+    }
+
+    pub(super) fn serve_faults(&self) {
+        let mut state = self.lock();
+        state.serving = true;
+        state.early.open = true;
+    }
+
+    pub(super) fn serves_faults(&self) -> bool {
+        self.lock().serving
+    }
+
+    pub(super) fn track(&self, tracker: Option<DirtyTracker>) {
+        let mut state = self.lock();
+        state.dirty = None;
+        state.tracker = tracker;
+    }
+
+    pub(super) fn peek(&self) -> Result<Bytes, ExecError> {
+        self.lock().tracker.as_mut().map_or(Ok(Bytes::ZERO), DirtyTracker::peek)
+    }
+
+    /// Takes dirty pages out of the tracker, and adds them to a send if it is not over: then what was added, otherwise the pages.
+    pub(super) fn collect(&self, limit: Option<Bytes>, into: Option<CmdId>) -> Result<Result<Bitmap, Joined>, ExecError> {
+        let mut state = self.lock();
+        // What was seen dirty is about to be somebody's: it must not be skipped any more.
+        state.dirty = None;
+        let set = state.tracker.as_mut().map_or_else(|| Ok(Bitmap::default()), |t| t.collect(limit))?;
+        let Some(send) = into.and_then(|of| state.sends.iter_mut().find(|s| s.id == of)) else { return Ok(Ok(set)) };
+        let joined = send.join(&set);
+        self.room.notify_all();
+        Ok(Err(joined))
+    }
+
+    pub(super) fn give_back(&self, set: &Bitmap) {
+        if let Some(tracker) = &mut self.lock().tracker {
+            tracker.give_back(set);
+        }
+    }
+
+    /// Completes the sends that are over.
+    fn end_sends(&self, state: &mut State) {
+        while let Some(index) = state.sends.iter().position(OutSend::is_over) {
+            let send = state.sends.remove(index);
+            self.complete(Input::Completed(send.into_completion()));
+        }
+    }
+
+    fn complete(&self, input: Input) {
+        // A driver that is gone has ended its migration.
+        let _ = self.to_driver.send(input);
+    }
+}
+
+enum Next {
+    Batch(Batch, usize),
+    /// Everything that could have been sent was dirty again.
+    Skipped,
+    Wait(Duration),
+}
+
+impl State {
+    fn next(&mut self, stream: u16) -> Next {
+        let idle = Next::Wait(Duration::from_secs(1));
+        if self.in_flight[usize::from(stream)] >= self.window() {
+            return idle;
+        }
+        let eligible = |s: &OutSend| !s.recalled && s.streams > stream && s.plan.left() > 0;
+        let Some(index) = self.sends.iter().position(eligible) else { return idle };
+        let mut most = MAX_PAGES;
+        if let Some(bucket) = &mut self.bucket {
+            let wait = bucket.wait(Instant::now());
+            if !wait.is_zero() {
+                return Next::Wait(wait);
+            }
+            most = most.min(bucket.batch());
+        }
+        let skips = self.sends[index].skips_redirtied();
+        if skips {
+            self.look_at_log();
+        }
+        let dirty = self.dirty.as_ref().filter(|_| skips).map(|(_, set)| set);
+        let send = &mut self.sends[index];
+        let extents = send.next(most, dirty);
+        if extents.is_empty() {
+            return Next::Skipped;
+        }
+        Next::Batch(Batch { send: Some(send.id), extents, still: self.still, elide: self.elide }, index)
+    }
+
+    /// Frames that may be on their way on one stream.
+    fn window(&self) -> usize {
+        let mut frames = WINDOW;
+        if let Some(bucket) = &self.bucket {
+            let time = FLIGHT_TIME.as_nanos() as f64 / 5e6;
+            // A batch is what a burst of 5 ms allows.
+            frames = if bucket.batch() < MAX_PAGES { time as usize } else { frames };
+        }
+        (frames / usize::from(self.streams.max(1))).max(2)
+    }
+
+    /// Looks at what is dirty, unless that was done a moment ago.
+    fn look_at_log(&mut self) {
+        if self.dirty.as_ref().is_some_and(|(at, _)| at.elapsed() < LOG_AGE) {
+            return;
+        }
+        // A log that cannot be read skips nothing, which costs bytes and loses none.
+        self.dirty = self.tracker.as_mut().and_then(|t| t.log().ok()).map(|set| (Instant::now(), set));
+    }
+
+    fn serve(&mut self, page: PageIndex, seq: u32) -> Option<Batch> {
+        if !self.serving {
+            return None;
+        }
+        let (still, elide) = (self.still, self.elide);
+        let (frame, extents) = ((Lane::Fault, seq), vec![Extent { first: page, pages: 1 }]);
+        let Some(send) = self.sends.iter_mut().find(|s| s.holds(page)) else {
+            return self.early.serve(page, frame).then_some(Batch { send: None, extents, still, elide });
+        };
+        if !send.plan.fault(page) {
+            return None;
+        }
+        send.launch(frame, extents.clone());
+        Some(Batch { send: Some(send.id), extents, still, elide })
+    }
+}
