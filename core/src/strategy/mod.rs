@@ -4,6 +4,7 @@
 //! which policies decide inside them. A [`Preset`] is a spec with a name that a user can type; each lives in a file of its own
 //! and is registered in [`PRESETS`].
 
+mod auto_converge;
 mod cpu_scheduling;
 mod hybrid;
 mod pmigrate;
@@ -24,13 +25,14 @@ use crate::vocabulary::{Channels, Prepaging};
 use serde::{Deserialize, Serialize};
 
 /// Every preset, in the order in which they are listed and compared.
-pub const PRESETS: [Preset; 9] = [
+pub const PRESETS: [Preset; 10] = [
     stop_and_copy::PRESET,
     pre_copy::PRESET,
     post_copy::PRESET,
     hybrid::PRESET,
     scatter_gather::PRESET,
     quick_eviction::PRESET,
+    auto_converge::PRESET,
     cpu_scheduling::PRESET,
     traffic_sensitive::PRESET,
     pmigrate::PRESET,
