@@ -86,7 +86,7 @@ fn mistakes_are_told_with_line_and_key() {
         ("[drain]\nhost = []", "drain.host", "at least one host"),
         ("[drain]\nhost = 'h2'", "drain.host", "no VM on these hosts"),
         ("[drain]\nhost = ['h3', 'h0']\norder = 'random'", "drain.order", "allowed: as-listed, smallest-first"),
-        ("[drain]\nhost = 'h0'\nplacement = 'best-fit'", "drain.placement", "allowed: first-fit, most-room"),
+        ("[drain]\nhost = 'h0'\nplacement = 'best-fit'", "drain.placement", "allowed: first-fit, most-room, least-traffic"),
         ("[drain]\nhost = 'h0'\nper_host = 0", "drain.per_host", "at least 1"),
         ("[drain]\nhost = 'h0'\nhosts_at_once = 0", "drain.hosts_at_once", "at least 1"),
         ("[drain]\nhost = 'h0'\nretries = 101", "drain.retries", "at most 100"),

@@ -248,3 +248,28 @@ to = "{x}:{y}"
     assert_eq!(flow("host:b").unwrap().scenario.points[0].world.flows[0].to, Endpoint::Host(HostId(1)));
     assert_eq!(flow("vm:b").unwrap().scenario.points[0].world.flows[0].to, Endpoint::Vm(VmId(0)));
 }
+
+#[test]
+fn a_selection_is_read_and_written_out() {
+    let text = SMALL.replace(
+        "to = \"b\"",
+        "to = 'b'\nstrategies = ['traffic-sensitive', { name = 'x', preset = 'hybrid', select = { policy = 'traffic', window = '3 s' } }, \
+         { name = 'y', preset = 'traffic-sensitive', select = 'traffic' }]",
+    );
+    let loaded = read(&text).unwrap();
+    let strategies = &loaded.scenario.points[0].strategies;
+    let windows: Vec<_> = strategies.iter().map(|s| s.spec.selection.map(|p| p.window())).collect();
+    assert_eq!(windows, [10, 3, 10].map(|s| Some(Span::from_secs(s))));
+    assert_eq!(loaded.effective["migrate"]["strategies"][1]["select"]["window"], "3 s");
+    assert_eq!(loaded.effective["migrate"]["strategies"][1]["select"]["policy"], "traffic");
+    for (select, preset, part) in [
+        ("'none'", "hybrid", "traffic"),
+        ("{ policy = 'traffic', window = '0 s' }", "hybrid", "above zero"),
+        ("'traffic'", "pre-copy", "one of them is missing"),
+        ("'traffic'", "post-copy", "one of them is missing"),
+    ] {
+        let text = SMALL.replace("to = \"b\"", &format!("to = 'b'\nstrategies = [{{ preset = '{preset}', select = {select} }}]"));
+        let error = read(&text).expect_err(select).to_string();
+        assert!(error.contains(part), "{select} over {preset}: {error}");
+    }
+}

@@ -22,6 +22,8 @@ pub(crate) struct Draining {
     inbox: VecDeque<Event>,
     /// How often migrations have failed of VMs that are to be moved again.
     failed: BTreeMap<VmId, u32>,
+    /// Migrations that begin at this instant and whose techniques are chosen together.
+    starting: Vec<u32>,
     returns_after: Option<Span>,
     hosts: Vec<HostReport>,
     not_moved: Vec<NotMoved>,
@@ -39,6 +41,7 @@ impl Draining {
             machine,
             inbox: VecDeque::new(),
             failed: BTreeMap::new(),
+            starting: Vec::new(),
             returns_after: drain.returns_after,
             hosts: Vec::with_capacity(drain.hosts.len()),
             not_moved: Vec::new(),
@@ -54,12 +57,11 @@ impl Draining {
     }
 }
 
-/// The bytes that a guest dirties in the first second after a collection, and its traffic.
-fn rates(vm: &Vm) -> Rates {
+/// The bytes per second that a guest dirties in the first second after a collection.
+fn dirty_rate(vm: &Vm) -> Rate {
     let (workload, _) = vm.workload.phase_at(Span::ZERO);
     let regions = workload.regions(vm.memory);
-    let dirty = regions.iter().map(|r| dirty_after(&r.pattern, r.bytes.0 as f64, r.writes, 0.0, 1.0)).sum();
-    Rates { tx: vm.traffic.tx, rx: vm.traffic.rx, dirty: Rate(dirty) }
+    Rate(regions.iter().map(|r| dirty_after(&r.pattern, r.bytes.0 as f64, r.writes, 0.0, 1.0)).sum())
 }
 
 impl<F: Fidelity> Engine<'_, F> {
@@ -74,10 +76,40 @@ impl<F: Fidelity> Engine<'_, F> {
         let Some(drain) = &self.world.drain else { return };
         if drain.order == Order::LeastDirtyingFirst {
             for (i, vm) in self.world.vms.iter().enumerate() {
-                self.tell_drain(Event::Rates { vm: VmIndex(i as u32), rates: rates(vm) });
+                let rates = Rates { dirty: dirty_rate(vm), ..Rates::default() };
+                self.tell_drain(Event::Rates { vm: VmIndex(i as u32), rates });
             }
         }
+        self.tell_drain_of_traffic();
         self.tell_drain(Event::Requested);
+    }
+
+    /// The drain is told what guests and hosts send and receive, if it asks for that and as far as it is not what it knows.
+    pub(crate) fn tell_drain_of_traffic(&mut self) {
+        let Some(drain) = self.world.drain.as_ref().filter(|drain| drain.placement.window().is_some()) else { return };
+        let measured = self.measured();
+        let Some(draining) = &mut self.draining else { return };
+        for vm in 0..self.world.vms.len() as u32 {
+            let both = measured.guests.get(&vm).copied().unwrap_or_default();
+            let known = draining.machine.rates(VmIndex(vm));
+            let rates = Rates {
+                tx: Rate(both.tx),
+                rx: Rate(both.rx),
+                // What was told at the request is perhaps not heard yet.
+                dirty: if drain.order == Order::LeastDirtyingFirst {
+                    dirty_rate(&self.world.vms[vm as usize])
+                } else {
+                    known.dirty
+                },
+            };
+            if rates != known {
+                draining.inbox.push_back(Event::Rates { vm: VmIndex(vm), rates });
+            }
+        }
+        for host in 0..self.world.hosts.len() as u32 {
+            let received = Rate(measured.hosts.get(&host).map_or(0.0, |both| both.rx));
+            draining.inbox.push_back(Event::HostTraffic { host: HostIndex(host), received });
+        }
     }
 
     /// Whether the drain has still something to do.
@@ -119,7 +151,12 @@ impl<F: Fidelity> Engine<'_, F> {
     pub(crate) fn serve_drain(&mut self) {
         let now = self.now;
         while let Some(draining) = &mut self.draining {
-            let Some(event) = draining.inbox.pop_front() else { return };
+            let Some(event) = draining.inbox.pop_front() else {
+                if self.request_starting() {
+                    continue;
+                }
+                return;
+            };
             draining.machine.handle(now, event);
             while let Some(command) = self.draining.as_mut().and_then(|d| d.machine.poll()) {
                 self.execute_drain(&command);
@@ -152,6 +189,7 @@ impl<F: Fidelity> Engine<'_, F> {
                 }
             }
             Command::Cancel(vm) => {
+                self.request_starting();
                 if let Some(m) = self.drive_of[vm.0 as usize] {
                     self.tell(m, vocabulary::Event::Cancel);
                 }
@@ -174,7 +212,21 @@ impl<F: Fidelity> Engine<'_, F> {
         let m = self.add_drive(drive);
         self.begin_observation(m);
         self.drives[m as usize].session.observe(Observation::Queued(self.now.since(drain.at)));
-        self.tell(m, vocabulary::Event::Requested);
+        match &mut self.draining {
+            Some(draining) if self.strategy.spec.selection.is_some() => draining.starting.push(m),
+            _ => self.tell(m, vocabulary::Event::Requested),
+        }
+    }
+
+    /// Requests the migrations that begin at this instant, when their techniques are chosen; false when there are none.
+    fn request_starting(&mut self) -> bool {
+        let Some(draining) = &mut self.draining else { return false };
+        let starting = std::mem::take(&mut draining.starting);
+        self.select_of(&starting);
+        for &m in &starting {
+            self.tell(m, vocabulary::Event::Requested);
+        }
+        !starting.is_empty()
     }
 
     /// A host that was drained is back in service, unless something has happened to it in the meantime.

@@ -4,7 +4,7 @@ use crate::engine::{Engine, Happening};
 use crate::fidelity::Fidelity;
 use livemig_core::machine::{Migration, Phase};
 use livemig_core::policy::selection::{Interfaces, Load, Moving};
-use livemig_core::units::{Rate, Time};
+use livemig_core::units::{Rate, Span, Time};
 use livemig_core::vocabulary::Event;
 use livemig_models::world::{Endpoint, HostId};
 use std::collections::BTreeMap;
@@ -28,30 +28,48 @@ pub(crate) struct Both {
 impl<F: Fidelity> Engine<'_, F> {
     /// Schedules the beginnings of the windows in which rates are measured.
     pub(crate) fn schedule_measuring(&mut self) {
-        let Some(selection) = &self.strategy.spec.selection else { return };
+        let Some(window) = self.window() else { return };
         let mut requests: Vec<Time> = self.world.moves.iter().map(|m| m.at).collect();
         requests.sort_unstable();
         requests.dedup();
+        if let Some(drain) = &self.world.drain {
+            requests = vec![drain.at];
+            if drain.at > Time::ZERO {
+                self.queue.push(drain.at, Happening::Measure);
+            }
+        }
         for at in requests {
-            self.queue.push(Time(at.0.saturating_sub(selection.window().0)), Happening::Measure);
+            self.queue.push(Time(at.0.saturating_sub(window.0)), Happening::Measure);
         }
     }
 
-    /// A window begins.
+    /// Over which time rates are measured, if they are.
+    fn window(&self) -> Option<Span> {
+        let placement = || self.world.drain.as_ref().and_then(|drain| drain.placement.window());
+        self.strategy.spec.selection.map(|policy| policy.window()).or_else(placement)
+    }
+
+    /// A window begins. In a drain, whose migrations begin at any moment, it is one after the other from the window before the request on.
     pub(crate) fn begin_measuring(&mut self) {
-        self.measured_since = self.now;
-        let now = self.now;
+        let (begun, now) = (self.measured_since, self.now);
+        self.measured_since = now;
         for flow in &mut self.traffic {
-            flow.begin_measuring(now);
+            flow.begin_measuring(begun, now);
+        }
+        let (Some(drain), Some(window)) = (&self.world.drain, self.window()) else { return };
+        if now >= drain.at {
+            self.queue.push(now + window, Happening::Measure);
+            self.tell_drain_of_traffic();
         }
     }
 
-    /// The rates since the window began.
+    /// The rates since the window began; in a drain, in the last whole one.
     pub(crate) fn measured(&self) -> Measured {
         let mut measured = Measured::default();
         for flow in &self.traffic {
             let (from, to) = (self.host_of(flow.from), self.host_of(flow.to));
-            let rate = flow.measured(self.measured_since, self.now);
+            let in_windows = self.world.drain.is_some();
+            let rate = if in_windows { flow.last } else { flow.measured(self.measured_since, self.now) };
             if from == to || rate <= 0.0 {
                 continue;
             }
@@ -75,15 +93,21 @@ impl<F: Fidelity> Engine<'_, F> {
 
     /// Chooses the techniques of all migrations that are requested at this instant, unless that has been done.
     pub(crate) fn select_together(&mut self) {
-        let Some(policy) = self.strategy.spec.selection else { return };
         let requested = (0_u32..).zip(&self.world.moves).filter(|(_, order)| order.at == self.now).map(|(m, _)| m);
+        let requested: Vec<u32> = requested.collect();
+        self.select_of(&requested);
+    }
+
+    /// Chooses the techniques of those of these migrations that are still open, unless that has been done.
+    pub(crate) fn select_of(&mut self, requested: &[u32]) {
+        let Some(policy) = self.strategy.spec.selection else { return };
         let open = |&m: &u32| {
             self.drives.has(m) && {
                 let session = &self.drives[m as usize].session;
                 session.migration().selection().is_some() && !matches!(session.phase(), Phase::Rollback | Phase::Ended)
             }
         };
-        let together: Vec<u32> = requested.filter(open).collect();
+        let together: Vec<u32> = requested.iter().copied().filter(|m| open(m)).collect();
         if together.is_empty() {
             return;
         }

@@ -8,7 +8,9 @@ use livemig_core::machine::Outcome;
 use livemig_core::policy::order::Order;
 use livemig_core::policy::placement::Placement;
 use livemig_core::units::{Bytes, Rate, Span, Time};
-use livemig_models::world::{Drain, HostId, Incident, Rack, ScheduledEvent, Strategy, Traffic, VmId, Workload, World};
+use livemig_models::world::{
+    Drain, Endpoint, Flow, HostId, Incident, Rack, ScheduledEvent, Strategy, Traffic, VmId, Workload, World,
+};
 use livemig_sim::{DrainResult, Fidelity, MigrationResult, RunResult, Settings};
 
 const GIB: f64 = 1_073_741_824.0;
@@ -303,4 +305,74 @@ fn streamed_results_are_the_same_and_runs_repeat() {
     let mut kept = whole.migrations;
     kept.sort_by_key(|m| (m.metrics.requested, m.vm));
     assert_eq!(format!("{streamed:?}"), format!("{kept:?}"));
+}
+
+fn traffic(tx: f64, rx: f64) -> Traffic {
+    Traffic { tx: Rate::from_bits(tx * 1e6), rx: Rate::from_bits(rx * 1e6) }
+}
+
+fn sensitive() -> Strategy {
+    strategy("traffic-sensitive", |_| {})
+}
+
+/// By VM: technique and destination.
+fn choices(result: &RunResult) -> Vec<(u32, &'static str, u32)> {
+    let mut all: Vec<_> = result.migrations.iter().map(|m| (m.vm.0, m.technique, m.destination.0)).collect();
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn vms_that_start_together_get_their_techniques_together() {
+    // The paper's example: sending 200 and 300 against receiving 400 and 500 Mbit/s; least is to post-copy the first.
+    let mut world = world(&[&[1, 1], &[]], 64);
+    (world.vms[0].traffic, world.vms[1].traffic) = (traffic(200.0, 400.0), traffic(300.0, 500.0));
+    for at in [0, 25] {
+        let drain = world.drain.as_mut().unwrap();
+        (drain.limits.per_host, drain.at) = (2, Time::ZERO + Span::from_secs(at));
+        assert_eq!(choices(&run(&world, &sensitive())), [(0, "post-copy", 1), (1, "pre-copy", 1)], "requested at {at} s");
+    }
+}
+
+#[test]
+fn vms_that_go_one_by_one_are_chosen_for_beside_those_that_are_there() {
+    // The first sends 100 beside 60 of the one that waits, or receives 150 alone. The second finds 150 at the destination, where it adds
+    // nothing.
+    let mut world = world(&[&[1, 1], &[]], 64);
+    (world.vms[0].traffic, world.vms[1].traffic) = (traffic(100.0, 150.0), traffic(60.0, 0.0));
+    assert_eq!(choices(&run(&world, &sensitive())), [(0, "post-copy", 1), (1, "post-copy", 1)]);
+    world.vms[1].traffic = traffic(40.0, 0.0);
+    assert_eq!(choices(&run(&world, &sensitive()))[0], (0, "pre-copy", 1), "140 against 150");
+}
+
+#[test]
+fn a_drain_measures_again_and_again() {
+    // The second starts after some 10 s of the first; from 3 s on it receives instead of sending.
+    let mut world = world(&[&[4, 1], &[]], 64);
+    world.vms[1].traffic = traffic(50.0, 0.0);
+    assert_eq!(choices(&run(&world, &sensitive()))[1], (1, "post-copy", 1));
+    let at = Time::ZERO + Span::from_secs(3);
+    world.events.push(ScheduledEvent { at, what: Incident::Traffic(VmId(1), traffic(0.0, 50.0)) });
+    assert_eq!(choices(&run(&world, &sensitive()))[1], (1, "pre-copy", 1));
+}
+
+#[test]
+fn guests_go_where_the_least_is_received() {
+    // Hosts 1 and 2 have a guest each; what host 3 receives is its own.
+    let mut world = world(&[&[1, 1, 1], &[1], &[1], &[]], 64);
+    for (vm, rx) in [(0, 100.0), (1, 1.0), (2, 1.0), (3, 60.0), (4, 40.0)] {
+        world.vms[vm].traffic = traffic(0.0, rx);
+    }
+    let backup = Flow {
+        name: "backup".into(),
+        from: Endpoint::Outside,
+        to: Endpoint::Host(HostId(3)),
+        rate: Some(Rate::from_bits(50e6)),
+        weight: 1.0,
+    };
+    world.flows = vec![backup];
+    world.drain.as_mut().unwrap().placement = Placement::LeastTraffic;
+    // 40 and 100; then 50 and 1; then 51 and 1, which is still less than 60.
+    let goes: Vec<u32> = choices(&run(&world, &pre_copy())).iter().map(|c| c.2).collect();
+    assert_eq!(goes, [2, 3, 3]);
 }

@@ -134,13 +134,13 @@ impl Drain {
 
     fn start(&mut self, turn: u32, vm: u32, to: u32) {
         let guest = &mut self.guests[vm as usize];
-        let (place, given, memory) = (guest.link, guest.given.then_some(to), guest.memory);
+        let (place, given) = (guest.link, guest.given.then_some(to));
         (guest.step, guest.to) = (Step::Running, to);
         let source = self.sources.get_mut(&turn).expect("a VM starts while its host is drained");
         source.clear(place, given);
         source.running.push(vm);
         self.running += 1;
-        self.hosts[to as usize].take(memory);
+        self.expect_guest(to, vm);
         self.hosts[to as usize].incoming += 1;
         self.room_changed(to);
         self.source_changed(turn);

@@ -1,7 +1,7 @@
 //! What a drain makes of its events.
 
 use super::hosts::Duty;
-use super::{Command, Drain, Event, Fate, HostIndex, HostReport, HostState, Left, NONE, Rates, Report, Step, VmIndex, WITHDRAWN};
+use super::{Command, Drain, Event, Fate, HostIndex, HostReport, HostState, Left, NONE, Report, Step, VmIndex, WITHDRAWN};
 use crate::units::{Bytes, Time};
 
 impl Drain {
@@ -19,12 +19,8 @@ impl Drain {
                     self.room_changed(host);
                 }
             }
-            Event::Rates { vm, rates } => {
-                if self.rates.is_empty() {
-                    self.rates = vec![Rates::default(); self.guests.len()];
-                }
-                self.rates[vm.0 as usize] = rates;
-            }
+            Event::Rates { vm, rates } => self.measured(vm.0, rates),
+            Event::HostTraffic { host, received } => self.measured_beside(host.0, received),
             Event::HostState { host, state } => self.host_state(host.0, state),
             Event::Evicted(vm) => self.evicted(vm.0),
             Event::Done(vm) => self.done(vm.0),
@@ -47,8 +43,8 @@ impl Drain {
         let guest = &mut self.guests[vm as usize];
         assert_eq!(guest.step, Step::Running, "a VM is evicted once, by its migration");
         guest.step = Step::Evicted;
-        let (host, memory) = (guest.host, guest.memory);
-        self.hosts[host as usize].free(memory);
+        let host = guest.host;
+        self.dismiss_guest(host, vm);
         self.last_evicted = Some(self.now);
         let turn = self.leave_running(vm);
         let source = self.sources.get_mut(&turn).expect("the host of a migrating VM is being drained");
@@ -96,9 +92,8 @@ impl Drain {
         match left {
             Left::AtSource => self.back_at_source(vm, true),
             Left::Nothing => {
-                let memory = self.guests[vm as usize].memory;
                 let to = self.leave_destination(vm);
-                self.hosts[to as usize].free(memory);
+                self.dismiss_guest(to, vm);
                 self.gone(vm, Fate::Lost);
                 self.room_changed(to);
                 self.open_source_if_still(to);
@@ -115,7 +110,7 @@ impl Drain {
 
     /// A migration has ended and its VM is not where it was.
     fn gone(&mut self, vm: u32, fate: Fate) {
-        let (host, memory) = (self.guests[vm as usize].host, self.guests[vm as usize].memory);
+        let host = self.guests[vm as usize].host;
         match self.guests[vm as usize].step {
             Step::Evicted => {
                 self.guests[vm as usize].step = Step::GivenUp;
@@ -123,7 +118,7 @@ impl Drain {
             }
             Step::Running => {
                 if fate == Fate::Lost {
-                    self.hosts[host as usize].free(memory);
+                    self.dismiss_guest(host, vm);
                 }
                 let turn = self.leave_running(vm);
                 self.leave_behind(turn, vm, fate);
@@ -139,8 +134,8 @@ impl Drain {
         assert_eq!(self.guests[vm as usize].step, Step::Running, "a VM that was evicted is not at its source");
         let to = self.leave_destination(vm);
         let turn = self.leave_running(vm);
+        self.dismiss_guest(to, vm);
         let guest = &mut self.guests[vm as usize];
-        self.hosts[to as usize].free(guest.memory);
         if failed && guest.failures != WITHDRAWN {
             guest.failures += 1;
         }

@@ -1,8 +1,9 @@
 //! The books on hosts: what is free, what is reserved, and who takes guests.
 
+use super::loads::Loads;
 use super::rooms::Rooms;
-use super::{Drain, NONE};
-use crate::units::Bytes;
+use super::{Drain, NONE, Rates, Step, VmIndex};
+use crate::units::{Bytes, Rate};
 
 /// What a host does in the drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,10 @@ pub(super) struct Host {
     capacity: u64,
     /// What its guests take, and what is reserved for those on their way.
     used: u64,
+    /// Bytes per second that its guests receive, and those on their way.
+    received: u64,
+    /// Bytes per second that it receives beside them.
+    beside: u64,
     /// Something larger was refused; `u64::MAX` when nothing was.
     ceiling: u64,
     /// Migrations on their way to it.
@@ -50,6 +55,8 @@ impl Host {
         Host {
             capacity: capacity.map_or(u64::MAX, |c| c.0),
             used: 0,
+            received: 0,
+            beside: 0,
             ceiling: u64::MAX,
             incoming: 0,
             first: NONE,
@@ -69,8 +76,18 @@ impl Host {
     }
 
     /// A guest, or its reservation, is gone.
-    pub(super) fn free(&mut self, memory: u64) {
+    fn free(&mut self, memory: u64) {
         self.used = self.used.saturating_sub(memory);
+    }
+
+    /// A guest that receives so much comes, or receives more.
+    fn receives(&mut self, more: u64) {
+        self.received = self.received.saturating_add(more);
+    }
+
+    /// A guest that receives so much goes, or receives less.
+    fn receives_no_more(&mut self, less: u64) {
+        self.received = self.received.saturating_sub(less);
     }
 
     /// Whether the drain depends on it.
@@ -97,18 +114,72 @@ pub(super) struct Candidates {
     settled: Rooms,
     /// Those that wait for their turn, the last first.
     waiting: Rooms,
+    /// What the settled receive, and those that wait; nothing unless the placement asks for it.
+    received: [Loads; 2],
 }
 
 impl Candidates {
-    pub(super) fn new(candidates: Vec<u32>, turns: usize, hosts: &mut [Host]) -> Candidates {
+    pub(super) fn new(candidates: Vec<u32>, turns: usize, hosts: &mut [Host], by_traffic: bool) -> Candidates {
         for (i, &host) in candidates.iter().enumerate() {
             hosts[host as usize].candidate = i as u32;
         }
-        Candidates { settled: Rooms::closed(candidates.len()), waiting: Rooms::closed(turns), hosts: candidates }
+        let received = [candidates.len(), turns].map(|count| Loads::none(if by_traffic { count } else { 0 }));
+        Candidates { settled: Rooms::closed(candidates.len()), waiting: Rooms::closed(turns), received, hosts: candidates }
     }
 }
 
 impl Drain {
+    /// Bytes per second that a guest receives.
+    fn received_by(&self, vm: u32) -> u64 {
+        // A float-to-integer cast saturates.
+        self.rates(VmIndex(vm)).rx.0 as u64
+    }
+
+    /// A guest is on its way to a host: its memory is reserved there.
+    pub(super) fn expect_guest(&mut self, host: u32, vm: u32) {
+        let (memory, received) = (self.guests[vm as usize].memory, self.received_by(vm));
+        let h = &mut self.hosts[host as usize];
+        h.take(memory);
+        h.receives(received);
+    }
+
+    /// A guest, or its reservation, is gone from a host.
+    pub(super) fn dismiss_guest(&mut self, host: u32, vm: u32) {
+        let (memory, received) = (self.guests[vm as usize].memory, self.received_by(vm));
+        let h = &mut self.hosts[host as usize];
+        h.free(memory);
+        h.receives_no_more(received);
+    }
+
+    /// A guest's rates are measured.
+    pub(super) fn measured(&mut self, vm: u32, rates: Rates) {
+        if self.rates.is_empty() {
+            self.rates = vec![Rates::default(); self.guests.len()];
+        }
+        let guest = &self.guests[vm as usize];
+        let hosts = match guest.step {
+            Step::Rests | Step::Pending => [Some(guest.host), None],
+            Step::Running => [Some(guest.host), Some(guest.to)],
+            Step::Evicted => [Some(guest.to), None],
+            // Nothing is decided about it any more, and it may be gone.
+            Step::GivenUp => return,
+        };
+        let before = self.received_by(vm);
+        self.rates[vm as usize] = rates;
+        let now = self.received_by(vm);
+        for host in hosts.into_iter().flatten().filter(|_| now != before) {
+            self.hosts[host as usize].receives_no_more(before);
+            self.hosts[host as usize].receives(now);
+            self.room_changed(host);
+        }
+    }
+
+    /// A host's traffic beside that of its guests is measured.
+    pub(super) fn measured_beside(&mut self, host: u32, received: Rate) {
+        self.hosts[host as usize].beside = received.0 as u64;
+        self.room_changed(host);
+    }
+
     /// The memory that a host would take a guest into now; `None` when it takes none.
     pub(super) fn room_at(&self, host: u32) -> Option<Bytes> {
         let h = &self.hosts[host as usize];
@@ -126,11 +197,14 @@ impl Drain {
         let room = self.room_at(host);
         let h = &self.hosts[host as usize];
         let (number, turn, waits) = (h.candidate, h.turn, h.duty == Duty::Waits);
+        let received = h.received.saturating_add(h.beside);
         if number != NONE {
             put(&mut self.candidates.settled, number as usize, room.filter(|_| !waits));
+            self.candidates.received[0].set(number as usize, received);
             if turn != NONE {
                 let from_last = self.drained.len() - 1 - turn as usize;
                 put(&mut self.candidates.waiting, from_last, room.filter(|_| waits));
+                self.candidates.received[1].set(from_last, received);
             }
         }
         if h.given {
@@ -147,9 +221,10 @@ impl Drain {
 
     /// A host for a guest that may go anywhere.
     pub(super) fn choose_host(&self, memory: Bytes) -> Option<u32> {
-        let settled = self.placement.choose(&self.candidates.settled, memory);
+        let [settled, waiting] = &self.candidates.received;
+        let settled = self.placement.choose(&self.candidates.settled, settled, memory);
         settled.map(|i| self.candidates.hosts[i]).or_else(|| {
-            let from_last = self.placement.choose(&self.candidates.waiting, memory)?;
+            let from_last = self.placement.choose(&self.candidates.waiting, waiting, memory)?;
             Some(self.drained[self.drained.len() - 1 - from_last])
         })
     }

@@ -18,16 +18,18 @@
 //! # Which host takes it
 //! The one that was given, or the candidate that the placement chooses. Never a host that is dead, cut off, being drained, or drained
 //! and not back. A host whose own turn is still to come takes guests only if the plan says so, and only those for which there is no other
-//! place. Memory is the only measure: vCPUs share cores, and a simulation shows what that costs; memory cannot be shared.
+//! place. Memory is the only limit: vCPUs share cores, and a simulation shows what that costs; memory cannot be shared.
 //!
 //! # Cost
 //! An event costs a number of steps that grows with the logarithm of the number of hosts and of guests per host, times the number of
 //! different hosts that a source's guests *must* go to, if that is given. Memory: 24 bytes per VM, some 100 per host, and some 50 more per
-//! guest of the hosts that are being drained at the moment. Rates take 24 bytes per VM if they are told at all.
+//! guest of the hosts that are being drained at the moment. Rates take 24 bytes per VM if they are told at all. A placement that
+//! asks for traffic looks at hosts in its order until one has room.
 
 mod admission;
 mod events;
 mod hosts;
+mod loads;
 mod plan;
 mod rooms;
 mod source;
@@ -36,6 +38,7 @@ mod vocabulary;
 #[cfg(test)]
 mod tests;
 
+pub use loads::Loads;
 pub use plan::{HostIndex, Limits, Plan, PlanError, PlannedVm, VmIndex};
 pub use rooms::Rooms;
 pub use vocabulary::{Command, Event, Fate, HostReport, HostState, Left, NoPlace, Rates, Report, Whole};
@@ -139,7 +142,8 @@ impl Drain {
             (h.turn, h.duty) = (turn as u32, Duty::Waits);
         }
         let guests = place(&plan.vms, &mut hosts);
-        let candidates = Candidates::new(plan.candidates.iter().map(|h| h.0).collect(), drained.len(), &mut hosts);
+        let listed = plan.candidates.iter().map(|h| h.0).collect();
+        let candidates = Candidates::new(listed, drained.len(), &mut hosts, plan.placement.window().is_some());
         Ok(Drain {
             candidates,
             guests,

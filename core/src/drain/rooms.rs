@@ -43,6 +43,12 @@ impl Rooms {
         }
     }
 
+    /// Whether room `i` is open and has at least these bytes.
+    #[must_use]
+    pub fn open_with(&self, i: usize, least: Bytes) -> bool {
+        self.tree[self.tree.len() / 2 + i] >= least.0.saturating_add(1)
+    }
+
     /// The largest open room.
     #[must_use]
     pub fn largest(&self) -> Option<Bytes> {

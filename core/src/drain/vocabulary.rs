@@ -9,12 +9,19 @@ use std::sync::Arc;
 pub enum Event {
     /// The drain is requested.
     Requested,
-    /// A VM's rates, as measured. They count for hosts whose turn has not come.
+    /// A VM's rates, as measured. They order the VMs of hosts whose turn has not come, and count for the choice of destinations from now on.
     Rates {
         /// The VM.
         vm: VmIndex,
         /// Its rates.
         rates: Rates,
+    },
+    /// What a host receives beside the traffic of its VMs, as measured.
+    HostTraffic {
+        /// The host.
+        host: HostIndex,
+        /// Bytes per second.
+        received: Rate,
     },
     /// What became of a host.
     HostState {

@@ -1,6 +1,7 @@
 //! A drain's books kept the slow way: every decision by a look at every VM and every host.
 
 use crate::drain::*;
+use crate::policy::placement::Placement;
 use crate::units::Bytes;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,6 +41,8 @@ pub(super) struct Oracle {
     pub(super) turns: Vec<Turn>,
     pub(super) ceiling: Vec<u64>,
     pub(super) fates: Vec<(u32, u32, Fate)>,
+    pub(super) rx: Vec<u64>,
+    pub(super) beside: Vec<u64>,
     /// The guests of each open host in their order.
     order: Vec<Vec<u32>>,
 }
@@ -58,6 +61,8 @@ impl Oracle {
             turns: vec![Turn::default(); hosts],
             ceiling: vec![u64::MAX; hosts],
             fates: Vec::new(),
+            rx: vec![0; plan.vms.len()],
+            beside: vec![0; hosts],
             order: vec![Vec::new(); hosts],
             plan,
         }
@@ -73,12 +78,21 @@ impl Oracle {
 
     /// Bytes that guests and reservations take at a host.
     pub(super) fn used(&self, host: u32) -> u64 {
+        self.at(host, |vm| self.memory(vm))
+    }
+
+    /// Bytes per second that a host receives.
+    fn received(&self, host: u32) -> u64 {
+        self.beside[host as usize] + self.at(host, |vm| self.rx[vm as usize])
+    }
+
+    fn at(&self, host: u32, what: impl Fn(u32) -> u64) -> u64 {
         let takes = |vm: usize| match self.state[vm] {
             Vm::Running(to) => u64::from(self.host_of[vm] == host) + u64::from(to == host),
             Vm::Evicted(to) => u64::from(to == host),
             Vm::Rests | Vm::Pending | Vm::Over => u64::from(self.host_of[vm] == host),
         };
-        (0..self.state.len()).map(|vm| takes(vm) * self.memory(vm as u32)).sum()
+        (0..self.state.len()).map(|vm| takes(vm) * what(vm as u32)).sum()
     }
 
     pub(super) fn incoming(&self, host: u32) -> u32 {
@@ -105,7 +119,7 @@ impl Oracle {
         let h = host as usize;
         let serves = if self.waits(host) { self.plan.onto_waiting } else { !self.is_listed(host) || self.turns[h].returned };
         let full = self.plan.limits.per_destination.is_some_and(|l| self.incoming(host) >= l);
-        let free = self.plan.hosts[h].map_or(u64::MAX, |c| c.0.saturating_sub(self.used(host)));
+        let free = self.plan.hosts[h].map_or(u64::MAX, |c| c.0).saturating_sub(self.used(host));
         (serves && !full && !self.dead[h] && !self.cut[h]).then_some(free.min(self.ceiling[h]))
     }
 
@@ -115,9 +129,18 @@ impl Oracle {
             return Some(to).filter(fits);
         }
         let candidate = |host: &u32| self.plan.candidates.contains(&HostIndex(*host));
-        let mut settled = self.plan.candidates.iter().map(|h| h.0).filter(|&h| !self.waits(h));
-        let mut waiting = self.plan.drained.iter().rev().map(|h| h.0).filter(|&h| self.waits(h)).filter(candidate);
-        settled.find(fits).or_else(|| waiting.find(fits))
+        let settled = self.plan.candidates.iter().map(|h| h.0).filter(|&h| !self.waits(h));
+        let waiting = self.plan.drained.iter().rev().map(|h| h.0).filter(|&h| self.waits(h)).filter(candidate);
+        self.best(settled.filter(fits)).or_else(|| self.best(waiting.filter(fits)))
+    }
+
+    /// The host among those that have room.
+    fn best(&self, mut hosts: impl Iterator<Item = u32>) -> Option<u32> {
+        match self.plan.placement {
+            Placement::FirstFit => hosts.next(),
+            Placement::MostRoom => hosts.min_by_key(|&h| std::cmp::Reverse(self.room(h).map(|room| room.min(u64::MAX - 1)))),
+            Placement::LeastTraffic => hosts.min_by_key(|&h| self.received(h)),
+        }
     }
 
     pub(super) fn end(&mut self, vm: u32, fate: Fate) {

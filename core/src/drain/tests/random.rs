@@ -3,7 +3,8 @@
 use super::oracle::{Oracle, Vm};
 use crate::drain::*;
 use crate::policy::order::Order;
-use crate::units::{Bytes, Time};
+use crate::policy::placement::Placement;
+use crate::units::{Bytes, Rate, Time};
 use proptest::prelude::*;
 
 fn limit() -> impl Strategy<Value = Option<u32>> {
@@ -24,14 +25,16 @@ fn plan() -> impl Strategy<Value = Plan> {
         let limits = (1..4u32, limit(), limit(), limit()).prop_map(|(per_host, per_destination, per_cluster, hosts_at_once)| {
             Limits { per_host, per_destination, per_cluster, hosts_at_once }
         });
-        let flags = (any::<bool>(), any::<bool>(), 0..3u8);
+        let placement = prop::sample::select(vec![Placement::FirstFit, Placement::MostRoom, Placement::LeastTraffic]);
+        let flags = (any::<bool>(), any::<bool>(), 0..3u8, placement);
         (sizes, prop::collection::vec(vm, vms), list(), list(), order, limits, flags).prop_map(
-            |(hosts, vms, drained, candidates, order, limits, (onto_waiting, returns, retries))| Plan {
+            |(hosts, vms, drained, candidates, order, limits, (onto_waiting, returns, retries, placement))| Plan {
                 hosts,
                 vms,
                 drained,
                 candidates,
                 order,
+                placement,
                 limits,
                 onto_waiting,
                 returns,
@@ -133,6 +136,7 @@ impl Pair {
                     self.oracle.host_of[v] = u32::MAX;
                 }
                 self.oracle.plan.vms[v].memory = Bytes(0);
+                self.oracle.rx[v] = 0;
                 self.tell(Event::Failed { vm: VmIndex(vm), left: Left::Nothing });
             }
             _ => {
@@ -174,6 +178,24 @@ impl Pair {
         let host = self.oracle.host_of[vm];
         self.oracle.withdrawn[vm] = self.oracle.state[vm] != Vm::Over && self.oracle.is_listed(host);
         self.tell(Event::Withdrawn(VmIndex(vm as u32)));
+    }
+
+    fn rates(&mut self, vm: usize, rx: u16) {
+        let vms = self.oracle.plan.vms.len();
+        if vms > 0 {
+            let vm = vm % vms;
+            if self.oracle.state[vm] != Vm::Over {
+                self.oracle.rx[vm] = rx.into();
+            }
+            let rates = Rates { rx: Rate(rx.into()), ..Rates::default() };
+            self.tell(Event::Rates { vm: VmIndex(vm as u32), rates });
+        }
+    }
+
+    fn host_traffic(&mut self, host: usize, received: u16) {
+        let host = host % self.oracle.plan.hosts.len();
+        self.oracle.beside[host] = received.into();
+        self.tell(Event::HostTraffic { host: HostIndex(host as u32), received: Rate(received.into()) });
     }
 
     fn host_event(&mut self, host: usize, what: u8) {
@@ -259,6 +281,8 @@ enum Step {
     GoOn(usize, u8),
     Host(usize, u8),
     Withdraw(usize),
+    Rates(usize, u16),
+    HostTraffic(usize, u16),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -266,6 +290,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (any::<usize>(), 0..14u8).prop_map(|(which, what)| Step::GoOn(which, what)),
         2 => (any::<usize>(), 0..12u8).prop_map(|(host, what)| Step::Host(host, what)),
         1 => any::<usize>().prop_map(Step::Withdraw),
+        2 => (any::<usize>(), any::<u16>()).prop_map(|(vm, rx)| Step::Rates(vm, rx)),
+        1 => (any::<usize>(), any::<u16>()).prop_map(|(host, rx)| Step::HostTraffic(host, rx)),
     ]
 }
 
@@ -284,6 +310,8 @@ proptest! {
                 Step::GoOn(which, what) => { pair.go_on(which, what); }
                 Step::Host(host, what) => pair.host_event(host, what),
                 Step::Withdraw(vm) => pair.withdraw(vm),
+                Step::Rates(vm, rx) => pair.rates(vm, rx),
+                Step::HostTraffic(host, rx) => pair.host_traffic(host, rx),
             }
         }
         pair.calm_down();

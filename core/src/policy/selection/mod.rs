@@ -20,6 +20,10 @@ use crate::strategy::SpecError;
 use crate::units::{Rate, Span};
 use serde::{Deserialize, Serialize};
 
+/// Over which time rates are measured unless something else is said *[ours]*: Deshpande and Keahey measure periodically and do not say
+/// how often.
+pub const WINDOW: Span = Span::from_secs(10);
+
 /// Every selection, as listed.
 pub const SELECTIONS: [PolicyEntry; 1] = [traffic::ENTRY];
 

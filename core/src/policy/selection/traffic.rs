@@ -4,6 +4,7 @@
 //! What a pre-copied VM sends competes with the outgoing migration, and what a post-copied VM receives with the incoming one. The
 //! contention of an interface is the sum of what competes there, and that of a choice the largest of any interface.
 
+use super::WINDOW;
 use crate::policy::PolicyEntry;
 use crate::strategy::SpecError;
 use crate::units::Span;
@@ -23,9 +24,9 @@ pub struct TrafficSensitive {
 }
 
 impl Default for TrafficSensitive {
-    /// 10 s *[ours]*: the paper measures periodically and does not say how often.
+    /// [`WINDOW`].
     fn default() -> TrafficSensitive {
-        TrafficSensitive { window: Span::from_secs(10) }
+        TrafficSensitive { window: WINDOW }
     }
 }
 

@@ -71,6 +71,8 @@ pub(crate) enum Placement {
     FirstFit,
     /// The one with the most free memory.
     MostRoom,
+    /// The one with room that receives least, with VMs on their way to it; rates are measured every 10 s.
+    LeastTraffic,
 }
 
 /// One name, or a list of names.

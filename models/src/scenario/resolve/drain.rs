@@ -45,6 +45,7 @@ impl Context<'_> {
             placement: match raw.placement.unwrap_or_default() {
                 raw::Placement::FirstFit => Placement::FirstFit,
                 raw::Placement::MostRoom => Placement::MostRoom,
+                raw::Placement::LeastTraffic => Placement::LeastTraffic,
             },
             limits: limits(raw)?,
             retries: retries(raw)?,
