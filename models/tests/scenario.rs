@@ -223,6 +223,7 @@ vm = [
     assert_eq!(moves("[migrate]\nto = 'h2'"), [(0, 2, vec![3, 4]), (1, 2, vec![3, 4]), (3, 2, vec![3, 4]), (4, 1, vec![3, 4])]);
     assert_eq!(moves("[migrate]\nvms = ['a3', '*1', 'a1']\nto = 'h2'\nvia = ['m1']"), [(1, 2, vec![4]), (3, 2, vec![4])]);
     assert_eq!(moves("[migrate]\nvms = ['a0']\nto = 'h2'\nvia = []"), [(0, 2, vec![])]);
+    assert_eq!(moves("[migrate]\nvms = ['a0']\nto = 'h2'\nvia = 'auto'"), [(0, 2, vec![3])], "one line is as fast as the source's");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use livemig_core::policy::order::Order;
 use livemig_core::units::{Rate, Span, Time};
 use livemig_core::vocabulary;
 use livemig_models::dirtying::dirty_after;
-use livemig_models::world::{HostId, Move, Vm, VmId, World};
+use livemig_models::world::{HostId, Move, Vm, VmId, World, intermediaries};
 use std::collections::{BTreeMap, VecDeque};
 
 /// The drain of a run and what it has shown so far.
@@ -178,7 +178,7 @@ impl<F: Fidelity> Engine<'_, F> {
     fn execute_drain(&mut self, command: &Command) {
         match command {
             Command::Start { vm, strategy: _, destination, via, rate } => {
-                let via = via.iter().map(|h| HostId(h.0)).collect();
+                let via = self.intermediaries_for(VmId(vm.0), via.iter().map(|h| HostId(h.0)).collect());
                 let order = Move { vm: VmId(vm.0), to: HostId(destination.0), at: self.now, via };
                 self.start_drained(&order, *rate);
             }
@@ -195,6 +195,13 @@ impl<F: Fidelity> Engine<'_, F> {
                 }
             }
         }
+    }
+
+    /// Of the hosts that may stage pages, those that do so for this VM.
+    fn intermediaries_for(&self, vm: VmId, all: Vec<HostId>) -> Vec<HostId> {
+        let chosen = self.world.drain.as_ref().is_some_and(|d| d.via_is_chosen);
+        let (source, memory) = (self.guests[vm.0 as usize].host, self.world.vms[vm.0 as usize].memory);
+        if chosen { intermediaries(&self.world.hosts, source, memory, all) } else { all }
     }
 
     fn start_drained(&mut self, order: &Move, allowance: Option<Rate>) {

@@ -34,6 +34,7 @@ fn drain(hosts: &[u32], candidates: &[u32]) -> Drain {
         retries: 0,
         rate_per_host: None,
         via: Vec::new(),
+        via_is_chosen: false,
     }
 }
 

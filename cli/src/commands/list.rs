@@ -11,7 +11,7 @@ use livemig_core::policy::selection::SELECTIONS;
 use livemig_core::policy::snapshot::SNAPSHOT_POLICIES;
 use livemig_core::policy::stop::STOP_RULES;
 use livemig_core::policy::throttle::THROTTLE_POLICIES;
-use livemig_core::policy::{PolicyEntry, order, placement, timeout};
+use livemig_core::policy::{PolicyEntry, intermediaries, order, placement, timeout};
 use livemig_core::strategy::PRESETS;
 
 const COLUMNS: [&str; 4] = ["kind", "name", "summary", "origin"];
@@ -53,6 +53,7 @@ fn entries() -> Vec<Entry> {
         .chain(SELECTIONS.iter().map(policy("selection")))
         .chain(order::ENTRIES.iter().map(policy("order")))
         .chain(placement::ENTRIES.iter().map(policy("placement")))
+        .chain([policy("via")(&intermediaries::ENTRY)])
         .collect()
 }
 

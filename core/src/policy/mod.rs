@@ -1,5 +1,6 @@
 //! Policies: the small decisions inside a strategy, each pure and in a file of its own, named with its origin.
 
+pub mod intermediaries;
 pub mod order;
 pub mod placement;
 pub mod selection;

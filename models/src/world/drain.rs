@@ -33,6 +33,8 @@ pub struct Drain {
     pub rate_per_host: Option<Rate>,
     /// The hosts that stage pages for every migration.
     pub via: Vec<HostId>,
+    /// Of these, each migration uses as many as it needs ([`super::intermediaries`]).
+    pub via_is_chosen: bool,
 }
 
 impl Drain {

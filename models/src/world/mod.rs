@@ -1,10 +1,12 @@
 //! A resolved scenario: names are indices, units are numbers, counts and distributions are drawn.
 
 mod drain;
+mod staging;
 mod workload;
 mod zipf;
 
 pub use drain::Drain;
+pub use staging::intermediaries;
 pub use workload::{DirtyCurve, Pattern, Phase, Region, Workload};
 pub use zipf::power_sum;
 

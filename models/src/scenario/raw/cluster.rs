@@ -1,6 +1,6 @@
 //! Racks, hosts, guests and flows.
 
-use super::Workload;
+use super::{Via, Workload};
 use crate::scenario::quantity::{Count, Fraction, Positive};
 use crate::scenario::value::{At, Text, Value};
 use livemig_core::units::{Bytes, Rate};
@@ -86,6 +86,8 @@ pub(crate) struct Vm {
     pub(crate) host: Text,
     /// Name of the host to which it migrates. Default: `migrate.to`.
     pub(crate) to: Option<Text>,
+    /// Which hosts stage its pages. Default: `migrate.via`.
+    pub(crate) via: Option<At<Via<Text>>>,
     /// Its memory; at most 2^50 bytes.
     pub(crate) memory: Value<Bytes>,
     /// Virtual CPUs. Default: 1.

@@ -1,6 +1,6 @@
 //! Drains.
 
-use super::Strategy;
+use super::{Strategy, Via};
 use crate::scenario::value::{At, Constant};
 use livemig_core::units::{Rate, Span};
 use schemars::JsonSchema;
@@ -42,8 +42,9 @@ pub(crate) struct Drain {
     pub(crate) rate_per_host: Option<At<Constant<Rate>>>,
     /// Presets, or tables over presets; each is run by itself. Default: every preset.
     pub(crate) strategies: Option<At<Vec<At<Strategy>>>>,
-    /// Names of the hosts that stage pages. Default: every host with the role `intermediary`.
-    pub(crate) via: Option<At<Vec<At<String>>>>,
+    /// Which hosts stage pages: their names, or `auto`: of the hosts with the role `intermediary` as many as the source's uplink and the
+    /// VM's memory need. Default: all of them.
+    pub(crate) via: Option<At<Via<At<String>>>>,
 }
 
 /// In which order the VMs of a host leave.

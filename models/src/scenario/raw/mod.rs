@@ -5,6 +5,7 @@ mod cluster;
 mod drain;
 mod plan;
 mod strategy;
+mod via;
 mod workload;
 
 pub(crate) use cluster::{Flow, Host, Nic, Rack, Role, Traffic, Vm};
@@ -13,6 +14,7 @@ pub(crate) use plan::{Event, Migrate};
 pub(crate) use strategy::{
     Escalation, GatherWhen, OnTimeout, Options, Prepaging, Select, Snapshots, Stop, Strategy, Throttle, ThrottleStart,
 };
+pub(crate) use via::Via;
 pub(crate) use workload::{Accesses, Curve, HotCold, Phases, Steady, Trace, Workload, Zipf};
 
 use super::value::{At, Constant};

@@ -1,6 +1,6 @@
 //! Migrations and events.
 
-use super::{Strategy, Traffic, Workload};
+use super::{Strategy, Traffic, Via, Workload};
 use crate::scenario::value::{At, Constant};
 use livemig_core::units::Span;
 use schemars::JsonSchema;
@@ -18,8 +18,9 @@ pub(crate) struct Migrate {
     pub(crate) at: Option<At<Constant<Span>>>,
     /// Presets, or tables over presets; each is run by itself. Default: every preset.
     pub(crate) strategies: Option<At<Vec<At<Strategy>>>>,
-    /// Names of the hosts that stage pages. Default: every host with the role `intermediary`.
-    pub(crate) via: Option<At<Vec<At<String>>>>,
+    /// Which hosts stage pages: their names, or `auto`: of the hosts with the role `intermediary` as many as the source's uplink and the
+    /// VM's memory need. Default: all of them.
+    pub(crate) via: Option<At<Via<At<String>>>>,
 }
 
 /// Something that happens at a set time: exactly one of `fail`, `cut`, `restore`, `cancel`, or `vm` with `workload` or

@@ -118,12 +118,36 @@ fn running_host(text: &Text, member: &Member<'_>, key: &str, names: &Names<'_>, 
     Ok(HostId(number))
 }
 
+/// A guest's own intermediaries.
+#[derive(Debug)]
+pub(super) enum OwnVia {
+    /// As many as it needs.
+    Chosen,
+    /// These.
+    Hosts(Vec<HostId>),
+}
+
+fn own_via(via: &raw::Via<Text>, member: &Member<'_>, names: &Names<'_>) -> Result<OwnVia, Fault> {
+    let raw::Via::Hosts(list) = via else { return Ok(OwnVia::Chosen) };
+    let mut hosts = Vec::with_capacity(list.len());
+    for text in list {
+        let host = HostId(reference(text, member, "vm.via", names)?);
+        if hosts.contains(&host) {
+            return Err(member.fault(text.line, "vm.via", &format!("`{}` is there twice", text.get(member, "vm.via")?)));
+        }
+        hosts.push(host);
+    }
+    Ok(OwnVia::Hosts(hosts))
+}
+
 /// The guests and their own destinations.
 #[derive(Debug, Default)]
 pub(super) struct Guests {
     pub(super) vms: Vec<Vm>,
     /// Destination of each guest; empty when none has its own.
     pub(super) to: Vec<Option<HostId>>,
+    /// The hosts that stage the pages of each guest; empty when none has its own.
+    pub(super) via: Vec<Option<OwnVia>>,
     pub(super) blocks: Blocks,
 }
 
@@ -136,12 +160,13 @@ pub(super) fn vms(
 ) -> Result<Guests, Fault> {
     let mut guests = Guests::default();
     let any_to = document.vm.iter().any(|raw| raw.to.is_some());
+    let any_via = document.vm.iter().any(|raw| raw.via.is_some());
     let mut total = 0_u128;
     for raw in &document.vm {
         let made = guests.vms.len();
         guests.blocks.begin(made, raw.name.line);
         let fleet = Fleet { kind: "vm", count: raw.count.as_ref(), table: raw.table.as_ref(), name: &raw.name, seed: frame.seed };
-        let (vms, destinations) = (&mut guests.vms, &mut guests.to);
+        let (vms, destinations, vias) = (&mut guests.vms, &mut guests.to, &mut guests.via);
         fleet.members(files, made, |member, files| {
             let host = running_host(&raw.host, member, "vm.host", names, hosts)?;
             if any_to {
@@ -152,6 +177,9 @@ pub(super) fn vms(
                     return Err(member.fault(text.line, "vm.to", &problem));
                 }
                 destinations.push(to);
+            }
+            if any_via {
+                vias.push(raw.via.as_ref().map(|via| own_via(&via.value, member, names)).transpose()?);
             }
             let vm = vm(raw, member, host, files)?;
             total += u128::from(vm.memory.0);

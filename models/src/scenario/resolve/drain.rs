@@ -51,6 +51,7 @@ impl Context<'_> {
             retries: retries(raw)?,
             rate_per_host: raw.rate_per_host.as_ref().map(rate).transpose()?,
             via: self.via(raw.via.as_ref(), "drain.via")?,
+            via_is_chosen: raw.via.as_ref().is_some_and(|via| matches!(via.value, raw::Via::Auto(_))),
         };
         self.check_given(&drain)?;
         drain.check_via(raw.via.as_ref().map_or(*line, |via| via.line), |host| self.host(host).name.clone())?;

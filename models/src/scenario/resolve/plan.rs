@@ -1,6 +1,6 @@
 //! Migrations and events.
 
-use super::cluster::{Guests, traffic};
+use super::cluster::{Guests, OwnVia, traffic};
 use super::{Frame, moment, workload};
 use crate::scenario::error::Fault;
 use crate::scenario::files::Files;
@@ -8,7 +8,7 @@ use crate::scenario::names::Names;
 use crate::scenario::quantity::written_time;
 use crate::scenario::raw::{self, Event, Migrate};
 use crate::scenario::value::{At, Member};
-use crate::world::{Drain, Host, HostId, Incident, Move, Role, ScheduledEvent, Vm, VmId};
+use crate::world::{Drain, Host, HostId, Incident, Move, Role, ScheduledEvent, Vm, VmId, intermediaries};
 use livemig_core::units::Time;
 
 /// Most intermediaries: commands name them in 16 bits.
@@ -35,27 +35,44 @@ impl Context<'_> {
         let At { line, value: raw } = raw.unwrap_or(&nothing);
         let at = raw.at.as_ref().map_or(Ok(Time::ZERO), |at| moment(at.value.0, self.frame.horizon, at.line, "migrate.at"))?;
         let to = raw.to.as_ref().map(|to| self.destination(to)).transpose()?;
-        let via = self.via(raw.via.as_ref(), "migrate.via")?;
+        let given = self.via(raw.via.as_ref(), "migrate.via")?;
+        let all = self.via(None, "migrate.via")?;
         let moving = self.moving(raw, to)?;
         if moving.is_empty() {
             let problem = "nothing migrates: no VM has a destination other than its host; give `to` in [migrate] or in [[vm]]";
             return Err(Fault::at(*line, "migrate", problem));
         }
-        if via.len().saturating_mul(moving.len()) > MAX_VIA_TOTAL {
+        if given.len().saturating_mul(moving.len()) > MAX_VIA_TOTAL {
             let problem = format!("all migrations together have more than {MAX_VIA_TOTAL} intermediaries; choose fewer with `via`");
             return Err(Fault::at(*line, "migrate.via", problem));
         }
         moving
             .into_iter()
             .map(|(vm, to)| {
-                let source = self.vm(vm).host;
-                let mut mine = via.clone();
-                if let (Some(raw), Some(end)) = (&raw.via, via.iter().find(|h| **h == source || **h == to)) {
-                    let problem = format!("`{}` is an end of the migration of `{}`", self.host(*end).name, self.vm(vm).name);
-                    return Err(Fault::at(raw.line, "migrate.via", problem));
+                let (source, memory) = (self.vm(vm).host, self.vm(vm).memory);
+                let is_end = |h: &HostId| *h == source || *h == to;
+                let (named, chosen) = match self.guests.via.get(vm.0 as usize).and_then(Option::as_ref) {
+                    Some(OwnVia::Hosts(hosts)) => (Some((self.guests.blocks.line(vm.0 as usize), "vm.via", hosts)), false),
+                    Some(OwnVia::Chosen) => (None, true),
+                    None => match &raw.via {
+                        Some(At { line, value: raw::Via::Hosts(_) }) => (Some((*line, "migrate.via", &given)), false),
+                        Some(At { value: raw::Via::Auto(_), .. }) => (None, true),
+                        None => (None, false),
+                    },
+                };
+                let Some((line, key, hosts)) = named else {
+                    let mut others = all.clone();
+                    others.retain(|h| !is_end(h));
+                    let via = if chosen { intermediaries(self.hosts, source, memory, others) } else { others };
+                    return Ok(Move { vm, to, at, via });
+                };
+                match hosts.iter().find(|h| is_end(h)) {
+                    Some(end) => {
+                        let problem = format!("`{}` is an end of the migration of `{}`", self.host(*end).name, self.vm(vm).name);
+                        Err(Fault::at(line, key, problem))
+                    }
+                    None => Ok(Move { vm, to, at, via: hosts.clone() }),
                 }
-                mine.retain(|h| *h != source && *h != to);
-                Ok(Move { vm, to, at, via: mine })
             })
             .collect()
     }
@@ -118,21 +135,17 @@ impl Context<'_> {
     }
 
     /// The hosts that stage pages.
-    pub(super) fn via(&self, list: Option<&At<Vec<At<String>>>>, key: &str) -> Result<Vec<HostId>, Fault> {
-        let Some(list) = list else {
+    pub(super) fn via(&self, via: Option<&At<raw::Via<At<String>>>>, key: &str) -> Result<Vec<HostId>, Fault> {
+        let Some(At { line, value: raw::Via::Hosts(list) }) = via else {
             let all = (0_u32..).zip(self.hosts).filter(|(_, h)| h.role == Role::Intermediary).map(|(n, _)| HostId(n));
             return Ok(all.take(MAX_VIA).collect());
         };
-        if list.value.len() > MAX_VIA {
-            return Err(Fault::at(list.line, key, format!("at most {MAX_VIA} intermediaries")));
+        if list.len() > MAX_VIA {
+            return Err(Fault::at(*line, key, format!("at most {MAX_VIA} intermediaries")));
         }
-        let mut via = Vec::with_capacity(list.value.len());
-        for name in &list.value {
+        let mut via = Vec::with_capacity(list.len());
+        for name in list {
             let host = self.find_host(name, key)?;
-            if self.host(host).role == Role::Staging {
-                let problem = format!("`{}` keeps snapshots; allowed: hosts with the role `intermediary` or `host`", name.value);
-                return Err(Fault::at(name.line, key, problem));
-            }
             if via.contains(&host) {
                 return Err(Fault::at(name.line, key, format!("`{}` is there twice", name.value)));
             }
