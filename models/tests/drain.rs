@@ -100,6 +100,7 @@ fn mistakes_are_told_with_line_and_key() {
         ("[migrate]\nto = 'h3'\n[drain]\nhost = 'h0'", "drain", "either [migrate] or [drain]"),
         ("[drain]\nhost = 'h0'\n[[event]]\nat = '1 s'\ncancel = 'a1'", "event.cancel", "does not migrate"),
         ("[drain]\nhost = 'h0'\nat = '2 s'\n[[event]]\nat = '1 s'\ncancel = 'a0'", "event.cancel", "requested only at 2 s"),
+        ("[drain]\nhost = 'h0'\n[[vm]]\nname = 'c'\nhost = 'h0'\nvia = ['mid']\nmemory = '1 B'", "vm.via", "no meaning in a drain"),
         ("[drain]\nhost = 'h3'\n[[vm]]\nname = 'c'\nhost = 'h3'\nto = 'h3'\nmemory = '1 B'", "vm.to", "must be another host"),
     ] {
         match read(plan).expect_err(plan) {

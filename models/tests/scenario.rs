@@ -224,6 +224,34 @@ vm = [
     assert_eq!(moves("[migrate]\nvms = ['a3', '*1', 'a1']\nto = 'h2'\nvia = ['m1']"), [(1, 2, vec![4]), (3, 2, vec![4])]);
     assert_eq!(moves("[migrate]\nvms = ['a0']\nto = 'h2'\nvia = []"), [(0, 2, vec![])]);
     assert_eq!(moves("[migrate]\nvms = ['a0']\nto = 'h2'\nvia = 'auto'"), [(0, 2, vec![3])], "one line is as fast as the source's");
+    let own = text.replace("to = \"h1\",", "to = \"h1\", via = [\"m1\"],");
+    let world = read(&format!("{own}[migrate]\nvms = ['a0', 'b']\nto = 'h2'")).unwrap().scenario.points.remove(0).world;
+    let via: Vec<_> = world.moves.iter().map(|m| m.via.iter().map(|h| h.0).collect::<Vec<_>>()).collect();
+    assert_eq!(via, [vec![3, 4], vec![4]], "a VM's own come before those of all");
+}
+
+/// Hosts are added until the source's uplink and the VM's memory are covered; what a host takes in is the least of its limits.
+#[test]
+fn intermediaries_are_chosen_by_bandwidth_and_memory() {
+    let chosen = |mid: &str, memory: &str| {
+        let text = format!(
+            r#"
+schema = 1
+host = [
+  {{ name = "h{{i}}", count = 2, nics = [{{ rate = "1 Gbit/s" }}] }},
+  {{ name = "m{{i}}", count = 5, role = "intermediary", nics = [{{ rate = "1 Gbit/s" }}], {mid} }},
+]
+vm = [{{ name = "v", host = "h0", to = "h1", memory = "{memory}" }}]
+migrate = {{ via = "auto" }}
+"#
+        );
+        read(&text).unwrap().scenario.points.remove(0).world.moves[0].via.len()
+    };
+    assert_eq!(chosen("memory = '16 GiB'", "8 GiB"), 1);
+    assert_eq!(chosen("memory = '4 GiB'", "8 GiB"), 2, "memory");
+    assert_eq!(chosen("reception = '300 Mbit/s'", "8 GiB"), 4, "941 Mbit/s of payload at 300 each");
+    assert_eq!(chosen("service = '500 Mbit/s'", "8 GiB"), 2, "what it stores and hands out");
+    assert_eq!(chosen("memory = '1 GiB'", "8 GiB"), 5, "all, when they are too few");
 }
 
 #[test]

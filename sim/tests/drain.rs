@@ -9,7 +9,7 @@ use livemig_core::policy::order::Order;
 use livemig_core::policy::placement::Placement;
 use livemig_core::units::{Bytes, Rate, Span, Time};
 use livemig_models::world::{
-    Drain, Endpoint, Flow, HostId, Incident, Rack, ScheduledEvent, Strategy, Traffic, VmId, Workload, World,
+    Drain, Endpoint, Flow, Host, HostId, Incident, Rack, Role, ScheduledEvent, Strategy, Traffic, VmId, Workload, World,
 };
 use livemig_sim::{DrainResult, Fidelity, MigrationResult, RunResult, Settings};
 
@@ -376,4 +376,26 @@ fn guests_go_where_the_least_is_received() {
     // 40 and 100; then 50 and 1; then 51 and 1, which is still less than 60.
     let goes: Vec<u32> = choices(&run(&world, &pre_copy())).iter().map(|c| c.2).collect();
     assert_eq!(goes, [2, 3, 3]);
+}
+
+/// As many intermediaries as the source's uplink needs: two that take in half a line each, and not the third.
+#[test]
+fn intermediaries_are_chosen_for_every_vm_that_leaves() {
+    for (chosen, used) in [(true, 2), (false, 3)] {
+        let mut w = world(&[&[1, 1], &[]], 8);
+        w.hosts[1].reception = Some(Rate(GIB / 100.0));
+        for _ in 0..3 {
+            let mid = host("mid", GIB / 10.0);
+            w.hosts.push(Host { role: Role::Intermediary, reception: Some(Rate(GIB / 20.0)), ..mid });
+        }
+        let drain = w.drain.as_mut().unwrap();
+        (drain.via, drain.via_is_chosen) = ((2..5).map(HostId).collect(), chosen);
+        let result = run(&w, &strategy("scatter-gather", |_| {}));
+        for m in &result.migrations {
+            assert_eq!(m.metrics.outcome, Outcome::Completed);
+            assert_eq!(m.metrics.intermediary_peaks.iter().filter(|p| !p.is_zero()).count(), used);
+            // A line of the source: a tenth to the destination, the rest to the others.
+            close(m.metrics.eviction_time.unwrap().as_secs_f64(), 10.0);
+        }
+    }
 }

@@ -79,6 +79,7 @@ fn sections(entries: &[Entry]) -> String {
             "throttle" => "THROTTLE POLICIES",
             "order" => "ORDERS OF A DRAIN",
             "placement" => "PLACEMENTS OF A DRAIN",
+            "via" => "CHOICE OF INTERMEDIARIES",
             other => &other.to_uppercase(),
         };
         let rows = group.iter().map(|e| vec![e.name.to_owned(), format!("{}\n[{}]", e.summary, e.origin)]).collect();

@@ -45,7 +45,10 @@ mod tests {
         let with = |rate: f64, memory: Option<u64>| Candidate { rate: Rate(rate), memory: memory.map(Bytes) };
         let few = [with(40.0, Some(100)), with(40.0, Some(100)), with(40.0, Some(100)), with(40.0, Some(100))];
         let chosen = |uplink, memory| choose(Rate(uplink), Bytes(memory), few);
-        assert_eq!([chosen(40.0, 100), chosen(41.0, 100), chosen(40.0, 101), chosen(100.0, 100), chosen(100.0, 400)], [1, 2, 2, 3, 4]);
+        assert_eq!(
+            [chosen(40.0, 100), chosen(41.0, 100), chosen(40.0, 101), chosen(100.0, 100), chosen(100.0, 400)],
+            [1, 2, 2, 3, 4]
+        );
         assert_eq!(chosen(1000.0, 100), 4, "all, when they are too few");
         assert_eq!(choose(Rate(40.0), Bytes(u64::MAX), [with(40.0, None), with(40.0, None)]), 1, "memory without a limit");
     }

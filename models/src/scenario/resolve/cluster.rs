@@ -1,5 +1,6 @@
 //! Racks, hosts, guests and flows.
 
+use super::plan::{MAX_VIA, MAX_VIA_TOTAL};
 use super::{CORES, Frame, workload};
 use crate::calibration::Calibration;
 use crate::scenario::error::Fault;
@@ -8,7 +9,7 @@ use crate::scenario::fleet::Fleet;
 use crate::scenario::names::{Blocks, Names};
 use crate::scenario::quantity::{Count, Quantity, written_size};
 use crate::scenario::raw::{self, Document};
-use crate::scenario::value::{Member, Text, Value};
+use crate::scenario::value::{At, Member, Text, Value};
 use crate::world::{Endpoint, Flow, Host, HostId, Nic, Rack, Role, Traffic, Vm, VmId, Workload};
 use livemig_core::units::{Bytes, Rate};
 
@@ -127,8 +128,11 @@ pub(super) enum OwnVia {
     Hosts(Vec<HostId>),
 }
 
-fn own_via(via: &raw::Via<Text>, member: &Member<'_>, names: &Names<'_>) -> Result<OwnVia, Fault> {
-    let raw::Via::Hosts(list) = via else { return Ok(OwnVia::Chosen) };
+fn own_via(via: &At<raw::Via<Text>>, member: &Member<'_>, names: &Names<'_>) -> Result<OwnVia, Fault> {
+    let raw::Via::Hosts(list) = &via.value else { return Ok(OwnVia::Chosen) };
+    if list.len() > MAX_VIA {
+        return Err(member.fault(via.line, "vm.via", &format!("at most {MAX_VIA} intermediaries")));
+    }
     let mut hosts = Vec::with_capacity(list.len());
     for text in list {
         let host = HostId(reference(text, member, "vm.via", names)?);
@@ -161,7 +165,7 @@ pub(super) fn vms(
     let mut guests = Guests::default();
     let any_to = document.vm.iter().any(|raw| raw.to.is_some());
     let any_via = document.vm.iter().any(|raw| raw.via.is_some());
-    let mut total = 0_u128;
+    let (mut total, mut total_via) = (0_u128, 0);
     for raw in &document.vm {
         let made = guests.vms.len();
         guests.blocks.begin(made, raw.name.line);
@@ -179,7 +183,15 @@ pub(super) fn vms(
                 destinations.push(to);
             }
             if any_via {
-                vias.push(raw.via.as_ref().map(|via| own_via(&via.value, member, names)).transpose()?);
+                let via = raw.via.as_ref().map(|via| own_via(via, member, names)).transpose()?;
+                if let (Some(raw), Some(OwnVia::Hosts(list))) = (&raw.via, &via) {
+                    total_via += list.len();
+                    if total_via > MAX_VIA_TOTAL {
+                        let problem = format!("all VMs together have more than {MAX_VIA_TOTAL} intermediaries; choose fewer");
+                        return Err(member.fault(raw.line, "vm.via", &problem));
+                    }
+                }
+                vias.push(via);
             }
             let vm = vm(raw, member, host, files)?;
             total += u128::from(vm.memory.0);

@@ -32,6 +32,10 @@ impl Context<'_> {
         if !(0..self.guests.vms.len()).any(|vm| leaving(&vm)) {
             return Err(Fault::at(raw.host.line, "drain.host", "nothing migrates: there is no VM on these hosts"));
         }
+        if let Some(vm) = self.guests.via.iter().position(Option::is_some) {
+            let problem = "has no meaning in a drain, which chooses with `drain.via`";
+            return Err(Fault::at(self.guests.blocks.line(vm), "vm.via", problem));
+        }
         let given =
             (0..self.guests.to.len()).filter(leaving).filter_map(|vm| Some((VmId(vm as u32), self.guests.to[vm]?))).collect();
         let drain = Drain {

@@ -12,9 +12,9 @@ use crate::world::{Drain, Host, HostId, Incident, Move, Role, ScheduledEvent, Vm
 use livemig_core::units::Time;
 
 /// Most intermediaries: commands name them in 16 bits.
-const MAX_VIA: usize = u16::MAX as usize;
+pub(super) const MAX_VIA: usize = u16::MAX as usize;
 /// Most intermediaries of all migrations together.
-const MAX_VIA_TOTAL: usize = 100_000_000;
+pub(super) const MAX_VIA_TOTAL: usize = 100_000_000;
 
 /// What migrations and events refer to.
 pub(super) struct Context<'a> {
