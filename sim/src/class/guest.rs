@@ -27,6 +27,12 @@ pub(super) struct RegionState {
     pub(super) staged: f64,
     /// Bytes not accessed since the guest runs on incomplete memory.
     pub(super) untouched: f64,
+    /// Of a region that is swept: bytes that have arrived and that the sweep meets before it comes to a missing page.
+    pub(super) lead: f64,
+    /// The part of the pages that a sweep without a lead has to ask for.
+    pub(super) behind: f64,
+    /// The sweep has asked for pages.
+    pub(super) has_pivot: bool,
 }
 
 #[derive(Debug)]
@@ -206,7 +212,10 @@ impl GuestModel for Guest {
         let mut taken = [0; CLASSES];
         let mut left = limit.map_or(f64::INFINITY, |l| l.0 as f64);
         for (r, t) in self.regions.iter_mut().zip(&mut taken) {
-            let dirty = draw.as_deref_mut().map_or(r.dirty, |rng| crate::sample::dirty(r.dirty, r.size, rng)).clamp(0.0, r.size);
+            let dirty = draw
+                .as_deref_mut()
+                .map_or(r.dirty, |rng| crate::sample::dirty(r.dirty, r.size, &r.pattern, rng))
+                .clamp(0.0, r.size);
             let take = dirty.min(left);
             left -= take;
             *t = take as u64;
@@ -229,6 +238,8 @@ impl GuestModel for Guest {
         for (r, &bytes) in self.regions.iter_mut().zip(missing.classes()) {
             r.missing = (bytes as f64 + r.staged).min(r.size);
             r.untouched = r.size;
+            // What a sweep has dirtied lies behind it: it comes to it last.
+            (r.lead, r.behind, r.has_pivot) = (r.size - r.missing, 1.0, false);
         }
         self.residency = Some(Residency::new(path));
     }
@@ -300,6 +311,9 @@ impl GuestModel for Guest {
                 to.staged += from.staged * remap.share[i][j];
                 to.untouched += from.untouched * remap.share[i][j];
             }
+            if self.residency.is_some() {
+                to.lead = to.size - to.missing;
+            }
         }
         self.regions = next;
         remap
@@ -365,6 +379,9 @@ fn layout(regions: Vec<Region>, memory: Bytes) -> Vec<RegionState> {
             missing: 0.0,
             staged: 0.0,
             untouched: 0.0,
+            lead: 0.0,
+            behind: 1.0,
+            has_pivot: false,
         })
         .collect();
     assert!(states.len() <= CLASSES, "a workload has fewer regions than there are classes");

@@ -2,8 +2,10 @@
 //!
 //! Any access to a missing page stalls its vCPU for round trip + service + transfer. The guest then works at
 //! 1 / (1 + faults per unit of work x stall / vCPUs) of its speed; what it asks for comes out of the migration's own bandwidth,
-//! the push gets the rest. The equations are integrated in steps in which the fault rate moves by at most 5 %, and in at most
-//! 64 steps between two events.
+//! the push gets the rest. The equations are integrated in steps in which the fault rate moves by at most 4 %, as long as it slows the
+//! guest down.
+//!
+//! A sweep meets pages in their order: it faults when it has caught up with the push, and then as often as the push falls behind it.
 //!
 //! Of what is missing a part is staged at intermediaries. A fault is answered by whoever has the page; what is asked for comes first in
 //! what reaches the destination, whether the source or an intermediary sends it, and push and gathering share the rest as their rates are.
@@ -18,8 +20,13 @@ use livemig_core::vocabulary::Prepaging;
 use livemig_models::world::Pattern;
 
 const PAGE: f64 = PAGE_SIZE as f64;
-const MAX_STEPS: u32 = 64;
-const FAULT_RATE_CHANGE: f64 = 0.05;
+/// So many steps are not needed between two events: each ends a region or moves the fault rate by its share.
+const MAX_STEPS: u32 = 4000;
+/// By how much of itself the fault rate may move in a step, and by how much of a slowdown it may if that is more.
+const FAULT_RATE_CHANGE: f64 = 0.04;
+const SLOWDOWN_CHANGE: f64 = 0.002;
+/// Fewer bytes are nothing.
+const NOTHING: f64 = 0.5 * PAGE;
 
 /// Bytes of pages per second while memory is missing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,6 +78,11 @@ impl Residency {
         Residency { stall, order: path.order, inflow, moved, demanded: 0.0, carried: (0.0, 0.0) }
     }
 
+    /// How long a fault lasts where `rate` pages arrive per second: round trip, service, its page, and half of the one that is on the wire.
+    fn stall(&self, rate: f64) -> f64 {
+        self.stall + if rate > 0.0 { 1.5 / rate } else { f64::INFINITY }
+    }
+
     /// Faults and first touches as whole numbers; the remainder is kept for the next time.
     fn whole(&mut self, faults: f64, touches: f64) -> (u64, u64) {
         let (f, t) = (self.carried.0 + faults, self.carried.1 + touches);
@@ -90,13 +102,27 @@ impl RegionState {
         if self.untouched <= 0.0 {
             return (0.0, 0.0);
         }
-        let missing = (self.missing / self.untouched).min(1.0);
-        let first = match self.pattern {
+        match self.pattern {
             // A sweep meets a new page at every step until it has been round.
-            Pattern::Sweep => self.accesses(),
-            Pattern::Random | Pattern::Curve(_) => self.accesses() * self.untouched / self.size,
-        };
-        (first, first * missing)
+            Pattern::Sweep => (self.accesses(), self.accesses() * if self.lead > 0.0 { 0.0 } else { self.behind }),
+            Pattern::Random | Pattern::Curve(_) => {
+                let first = self.accesses() * self.untouched / self.size;
+                (first, first * (self.missing / self.untouched).min(1.0))
+            }
+        }
+    }
+
+    fn is_sweep(&self) -> bool {
+        matches!(self.pattern, Pattern::Sweep) && self.accesses() > 0.0
+    }
+
+    /// Of the pages pushed into a region that is swept, those that come to lie ahead of the sweep: all, but of a bubble one of its two
+    /// edges.
+    fn ahead(&self, order: Prepaging) -> f64 {
+        match order {
+            Prepaging::Bubbling { .. } if self.has_pivot => 0.5,
+            Prepaging::Bubbling { .. } | Prepaging::AddressOrder => 1.0,
+        }
     }
 
     /// Missing, and at the source.
@@ -142,6 +168,7 @@ impl Guest {
             if left <= 0.0 {
                 break;
             }
+            self.meet_the_push(&residency);
             let step = self.plan_step(&residency, if i == MAX_STEPS { f64::INFINITY } else { left }, left);
             self.take_step(&mut residency, &step, observe);
             done += step.length;
@@ -150,12 +177,37 @@ impl Guest {
         self.residency = Some(residency);
     }
 
+    /// How many of the pages that a sweep meets it has to ask for where it has caught up with the push: of the v pages that it passes per
+    /// second the part m, so that v (1 - m) is what the push brings with what faults leave it.
+    fn meet_the_push(&mut self, residency: &Residency) {
+        let (full, vcpus, order) = (self.share * self.cores_share, self.vcpus, residency.order);
+        let rate = residency.inflow.for_faults() / PAGE;
+        let stall = residency.stall(rate);
+        for r in self.regions.iter_mut().filter(|r| r.is_sweep() && r.missing > 0.0 && r.lead <= 0.0) {
+            let passed = |m: f64| full * r.accesses() / (1.0 + full * r.accesses() * m * stall / vcpus);
+            let short = |m: f64| passed(m) * (1.0 - m) - r.ahead(order) * (rate - m * passed(m));
+            r.behind = if rate <= 0.0 {
+                1.0
+            } else if short(0.0) <= 0.0 {
+                0.0
+            } else {
+                let (mut low, mut high) = (0.0, 1.0);
+                for _ in 0..40 {
+                    let middle = 0.5 * (low + high);
+                    if short(middle) > 0.0 { low = middle } else { high = middle }
+                }
+                high
+            };
+            r.has_pivot |= r.behind > 0.0;
+        }
+    }
+
     /// How fast the guest works on what it has, and how long that may be taken as constant.
     fn plan_step(&self, residency: &Residency, limit: f64, left: f64) -> Step {
         let full = self.share * self.cores_share;
         let per_work: f64 = self.regions.iter().map(|r| r.touches().1).sum();
         let rate = residency.inflow.for_faults();
-        let stall = residency.stall + if rate > 0.0 { PAGE / rate } else { f64::INFINITY };
+        let stall = residency.stall(rate / PAGE);
         let mut speed = if per_work > 0.0 { full / (1.0 + full * per_work * stall / self.vcpus) } else { full };
         if per_work * speed * PAGE > rate {
             speed = rate / (PAGE * per_work);
@@ -163,16 +215,28 @@ impl Guest {
         let faults = per_work * speed;
         let mut length = left;
         if limit.is_finite() {
-            // Every class loses at most 5 % of what can fault, by faults, push and gathering together.
             let bulk = self.bulk(residency, faults);
             let (push, gather) = self.bulk_shares(residency.order);
+            let mut fall = 0.0;
             for (i, r) in self.regions.iter().enumerate() {
-                let loss = r.touches().1 * speed * PAGE + bulk.direct * push[i] + bulk.gather * gather[i];
-                if r.missing > 0.0 && loss > 0.0 {
-                    let change = if r.accesses() > 0.0 { FAULT_RATE_CHANGE } else { 1.0 };
-                    let floor = PAGE.max(r.size * 1e-3);
-                    length = length.min((r.missing * change).max(floor.min(r.missing)) / loss);
+                let (first, missed) = r.touches();
+                let loss = missed * speed * PAGE + bulk.direct * push[i] + bulk.gather * gather[i];
+                if r.missing <= 0.0 || loss <= 0.0 {
+                    continue;
                 }
+                length = length.min(r.missing.max(NOTHING) / loss);
+                if r.is_sweep() {
+                    let closing = first * speed * PAGE - r.ahead(residency.order) * (loss - missed * speed * PAGE);
+                    if r.lead > 0.0 && closing > 0.0 {
+                        length = length.min(r.lead.max(NOTHING) / closing);
+                    }
+                } else {
+                    fall += missed * loss / r.missing;
+                }
+            }
+            if fall > 0.0 {
+                let change = (FAULT_RATE_CHANGE * per_work).max(SLOWDOWN_CHANGE * self.vcpus / (full * stall));
+                length = length.min(change / fall);
             }
         }
         Step { length: length.max(1e-9).min(left), speed, stall, faults }
@@ -207,12 +271,23 @@ impl Guest {
             let asked_staged = if r.missing > 0.0 { asked * r.staged / r.missing } else { 0.0 };
             faults += asked / PAGE;
             touches += (first - missed) * work;
+            let before = r.missing;
             let pushed = bulk.direct * step.length * push_shares[i];
             let at_source = (r.at_source() - (asked - asked_staged) - pushed).max(0.0);
             let scattered = (scattering * push_shares[i]).min(at_source);
             let fetched = (bulk.gather * step.length * gather_shares[i]).min(r.staged - asked_staged + scattered);
             r.staged = (r.staged - asked_staged + scattered - fetched).max(0.0);
             r.missing = at_source - scattered + r.staged;
+            if r.missing < NOTHING {
+                (r.missing, r.staged) = (0.0, 0.0);
+            }
+            if r.is_sweep() {
+                let met = (first - missed) * work * PAGE;
+                r.lead += r.ahead(residency.order) * (pushed + fetched).min(before) - met;
+                if r.lead < NOTHING {
+                    r.lead = 0.0;
+                }
+            }
             r.untouched = (r.untouched - first * work * PAGE).max(r.missing);
             residency.moved.scattered += scattered;
             residency.moved.fetched += fetched;
