@@ -1,6 +1,7 @@
 //! Both fidelities give the same within the stated tolerances: a part of what `results/fidelity.py` compares, small enough for the gate.
 
 use livemig_core::ledger::Metrics;
+use livemig_core::units::Span;
 use livemig_models::scenario::load;
 use livemig_models::world::{Fidelity, Point, Strategy};
 use livemig_sim::Settings;
@@ -16,7 +17,7 @@ type Quantity = (&'static str, f64, f64, f64);
 
 fn quantities(runs: &[Metrics]) -> Vec<Quantity> {
     let mean = |of: &dyn Fn(&Metrics) -> f64| runs.iter().map(of).sum::<f64>() / runs.len() as f64;
-    let seconds = |span: Option<livemig_core::units::Span>| span.map_or(0.0, |s| s.as_secs_f64());
+    let seconds = |span: Option<Span>| span.map_or(0.0, Span::as_secs_f64);
     vec![
         ("total migration time", mean(&|m| seconds(m.total_migration_time)), TIGHT, 0.0),
         ("eviction time", mean(&|m| seconds(m.eviction_time)), TIGHT, 0.0),
@@ -29,7 +30,7 @@ fn quantities(runs: &[Metrics]) -> Vec<Quantity> {
 
 fn runs(point: &Point, strategy: &Strategy, vm: &str, fidelity: Fidelity) -> Vec<Metrics> {
     let index = point.world.vms.iter().position(|v| v.name == vm).unwrap();
-    let horizon = livemig_core::units::Span::from_secs(600);
+    let horizon = Span::from_secs(600);
     let settings = |seed| Settings { horizon, seed, timeline: false, sampled: true, fidelity };
     let of_vm = |seed| {
         let migrations = livemig_sim::run(&point.world, strategy, settings(seed)).migrations;
