@@ -13,6 +13,10 @@ pub(crate) struct HostCores {
 }
 
 impl HostCores {
+    pub(crate) fn guests(&self) -> &[VmId] {
+        &self.guests
+    }
+
     pub(crate) fn of(world: &World) -> Vec<HostCores> {
         let mut hosts = vec![HostCores::default(); world.hosts.len()];
         for (i, vm) in world.vms.iter().enumerate() {

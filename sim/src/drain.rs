@@ -87,7 +87,7 @@ impl<F: Fidelity> Engine<'_, F> {
     /// The drain is told what guests and hosts send and receive, if it asks for that and as far as it is not what it knows.
     pub(crate) fn tell_drain_of_traffic(&mut self) {
         let Some(drain) = self.world.drain.as_ref().filter(|drain| drain.placement.window().is_some()) else { return };
-        let measured = self.measured();
+        let measured = &self.last_measured;
         let Some(draining) = &mut self.draining else { return };
         for vm in 0..self.world.vms.len() as u32 {
             let both = measured.guests.get(&vm).copied().unwrap_or_default();

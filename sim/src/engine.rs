@@ -9,6 +9,7 @@ use crate::intermediaries::Stage;
 use crate::memory::HostMemory;
 use crate::network::{FlowId, Network};
 use crate::queue::EventQueue;
+use crate::selection::Measured;
 use crate::traffic::TrafficFlow;
 use crate::wiring::Wiring;
 use crate::{FlowResult, MigrationResult, RunResult, Settings};
@@ -101,6 +102,8 @@ pub(crate) struct Engine<'a, F: Fidelity> {
     pub(crate) traffic: Vec<TrafficFlow>,
     /// Since when its rates are measured.
     pub(crate) measured_since: Time,
+    /// What was measured in the last whole window; in drains.
+    pub(crate) last_measured: Measured,
     /// Which of them are the scenario's flows.
     pub(crate) listed: std::ops::Range<usize>,
     /// The traffic flows of each VM.
@@ -156,6 +159,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             drive_of: vec![None; world.vms.len()],
             traffic: Vec::new(),
             measured_since: Time::ZERO,
+            last_measured: Measured::default(),
             listed: 0..0,
             traffic_of: vec![Vec::new(); world.vms.len()],
             loose: Vec::new(),

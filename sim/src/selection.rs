@@ -6,8 +6,8 @@ use livemig_core::machine::{Migration, Phase};
 use livemig_core::policy::selection::{Interfaces, Load, Moving};
 use livemig_core::units::{Rate, Span, Time};
 use livemig_core::vocabulary::Event;
-use livemig_models::world::{Endpoint, HostId};
-use std::collections::BTreeMap;
+use livemig_models::world::{Endpoint, HostId, VmId};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What guests and hosts send and receive beyond their own host, in bytes per second.
 #[derive(Debug, Default)]
@@ -51,10 +51,13 @@ impl<F: Fidelity> Engine<'_, F> {
 
     /// A window begins. In a drain, whose migrations begin at any moment, it is one after the other from the window before the request on.
     pub(crate) fn begin_measuring(&mut self) {
-        let (begun, now) = (self.measured_since, self.now);
+        if self.world.drain.is_some() {
+            self.last_measured = self.measured();
+        }
+        let now = self.now;
         self.measured_since = now;
         for flow in &mut self.traffic {
-            flow.begin_measuring(begun, now);
+            flow.begin_measuring(now);
         }
         let (Some(drain), Some(window)) = (&self.world.drain, self.window()) else { return };
         if now >= drain.at {
@@ -63,13 +66,12 @@ impl<F: Fidelity> Engine<'_, F> {
         }
     }
 
-    /// The rates since the window began; in a drain, in the last whole one.
-    pub(crate) fn measured(&self) -> Measured {
+    /// The rates since the window began.
+    fn measured(&self) -> Measured {
         let mut measured = Measured::default();
         for flow in &self.traffic {
             let (from, to) = (self.host_of(flow.from), self.host_of(flow.to));
-            let in_windows = self.world.drain.is_some();
-            let rate = if in_windows { flow.last } else { flow.measured(self.measured_since, self.now) };
+            let rate = flow.measured(self.measured_since, self.now);
             if from == to || rate <= 0.0 {
                 continue;
             }
@@ -120,20 +122,31 @@ impl<F: Fidelity> Engine<'_, F> {
 
     /// What the choice between techniques depends on: the migrations' guests, and what else uses the NICs. All NICs of a host count as one.
     fn situation(&self, together: &[u32]) -> (Vec<Moving>, Interfaces) {
-        let measured = self.measured();
+        // Migrations of a drain begin at any time: the last whole window counts, and is summed up once.
+        let until_now;
+        let measured = if self.world.drain.is_some() {
+            &self.last_measured
+        } else {
+            until_now = self.measured();
+            &until_now
+        };
         let (mut sources, mut destinations): (BTreeMap<u32, f64>, BTreeMap<u32, f64>) = Default::default();
-        let mut rest = measured.guests.clone();
         for &m in together {
             let drive = &self.drives[m as usize];
             let beside = |host: HostId| measured.hosts.get(&host.0).copied().unwrap_or_default();
             sources.insert(drive.source.0, beside(drive.source).tx);
             destinations.insert(drive.destination.0, beside(drive.destination).rx);
-            rest.remove(&drive.vm.0);
         }
-        for (vm, both) in rest {
-            let host = self.guests[vm as usize].host.0;
-            sources.entry(host).and_modify(|out| *out += both.tx);
-            destinations.entry(host).and_modify(|into| *into += both.rx);
+        let moves: BTreeSet<VmId> = together.iter().map(|&m| self.drives[m as usize].vm).collect();
+        let rest = |host: u32| {
+            let staying = self.cores[host as usize].guests().iter().filter(|vm| !moves.contains(vm));
+            staying.filter_map(|vm| measured.guests.get(&vm.0))
+        };
+        for (&host, out) in &mut sources {
+            *out += rest(host).map(|both| both.tx).sum::<f64>();
+        }
+        for (&host, into) in &mut destinations {
+            *into += rest(host).map(|both| both.rx).sum::<f64>();
         }
         let (from, to): (Vec<u32>, Vec<u32>) = (sources.keys().copied().collect(), destinations.keys().copied().collect());
         let place = |of: &[u32], host: HostId| of.binary_search(&host.0).expect("every end was entered") as u32;

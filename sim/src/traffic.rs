@@ -24,15 +24,13 @@ pub(crate) struct TrafficFlow {
     marks: [(Time, f64); 2],
     /// Bytes carried until rates were last begun to be measured.
     before: f64,
-    /// Mean rate in the last whole window.
-    pub(crate) last: f64,
 }
 
 impl TrafficFlow {
     fn new(from: Endpoint, to: Endpoint, offered: Option<f64>, weight: f64, listed: Option<u32>) -> TrafficFlow {
         let marks = [(Time::ZERO, 0.0); 2];
-        let (since, before, last) = (Time::ZERO, 0.0, 0.0);
-        TrafficFlow { from, to, offered, weight, listed, flow: None, rate: 0.0, carried: 0.0, since, marks, before, last }
+        let (since, before) = (Time::ZERO, 0.0);
+        TrafficFlow { from, to, offered, weight, listed, flow: None, rate: 0.0, carried: 0.0, since, marks, before }
     }
 
     pub(crate) fn set_rate(&mut self, now: Time, rate: f64) {
@@ -47,9 +45,8 @@ impl TrafficFlow {
         self.marks[which] = (now, self.carried);
     }
 
-    /// A window that was `begun` then ends, and from now on the rate of the next is measured.
-    pub(crate) fn begin_measuring(&mut self, begun: Time, now: Time) {
-        self.last = self.measured(begun, now);
+    /// From now on its rate is measured.
+    pub(crate) fn begin_measuring(&mut self, now: Time) {
         self.set_rate(now, self.rate);
         self.before = self.carried;
     }
