@@ -1,114 +1,21 @@
 //! Whole migrations of real guests between agent processes, every byte compared.
 
-#[path = "common/kvm.rs"]
-mod kvm;
+mod migrations;
 
-use kvm::have_kvm;
-use livemig_core::machine::Outcome;
 use livemig_core::policy::stop::{FixedRounds, Qemu, StopRule};
-use livemig_core::strategy::{PRESETS, Spec, preset};
-use livemig_core::units::{Bytes, Rate, Span};
-use livemig_exec::run::{Launch, MigrationResult, Options, RunResult, run};
-use livemig_models::world::{Incident, ScheduledEvent, Strategy, Workload, World};
-use std::time::Duration;
-
-const AGENT: &str = "LIVEMIG_TEST_AGENT";
+use livemig_core::strategy::PRESETS;
+use livemig_core::units::{Bytes, Rate};
+use livemig_models::world::{Strategy, Workload};
+use migrations::{busy, completes, have_kvm, options, strategy, with, world};
 
 /// Not a test: what an agent process of the other tests runs.
 #[test]
 fn agent_process() {
-    if std::env::var_os(AGENT).is_some() {
-        livemig_exec::agent::serve_inherited().unwrap();
-    }
-}
-
-fn launch() -> Launch {
-    Launch {
-        program: std::env::current_exe().unwrap(),
-        args: ["agent_process", "--exact", "--nocapture"].map(Into::into).to_vec(),
-        env: vec![(AGENT.into(), "1".into())],
-    }
-}
-
-fn options() -> Options {
-    Options {
-        lead: Span::from_millis(300),
-        observe: Span::from_millis(100),
-        horizon: Span::from_secs(60),
-        ..Options::new(launch())
-    }
-}
-
-/// Two hosts and a guest of 64 MiB.
-fn world(workload: Workload) -> World {
-    let text = r#"
-        schema = 1
-        name = "real"
-        [[host]]
-        name = "src"
-        nics = [{ rate = "10 Gbit/s" }]
-        [[host]]
-        name = "dst"
-        nics = [{ rate = "10 Gbit/s" }]
-        [[vm]]
-        name = "vm1"
-        host = "src"
-        memory = "64 MiB"
-        vcpus = 2
-        zero = 0.2
-        workload = { kind = "idle" }
-        [migrate]
-        vms = ["vm1"]
-        to = "dst"
-        at = "10 s"
-        strategies = ["pre-copy"]
-    "#;
-    let loaded = livemig_models::scenario::parse(text, std::path::Path::new("."), "real.toml").unwrap();
-    let mut world = loaded.scenario.points[0].world.clone();
-    world.vms[0].workload = workload;
-    world
+    migrations::become_agent();
 }
 
 fn hot() -> Workload {
     Workload::Uniform { working_set: Bytes::from_mib(16), writes: 1e9, reads: 0.0 }
-}
-
-fn busy() -> Workload {
-    Workload::HotCold { hot: Bytes::from_mib(8), hot_writes: 20_000.0, hot_reads: 20_000.0, cold_writes: 500.0, cold_reads: 2000.0 }
-}
-
-fn strategy(name: &str) -> Strategy {
-    let preset = preset(name).unwrap();
-    Strategy { name: name.to_owned(), preset: preset.name, spec: (preset.spec)() }
-}
-
-fn with(name: &str, change: impl FnOnce(&mut Spec)) -> Strategy {
-    let mut strategy = strategy(name);
-    change(&mut strategy.spec);
-    strategy
-}
-
-fn made(world: &World, strategy: &Strategy, options: &Options) -> (MigrationResult, RunResult) {
-    let result = run(world, strategy, 7, options).unwrap_or_else(|e| panic!("{}: {e}", strategy.name));
-    let migration = result.migrations[0].clone();
-    if let Some(report) = &migration.report {
-        assert!(report.is_clean(), "{}: {report}; {:?}", strategy.name, result.warnings);
-    }
-    (migration, result)
-}
-
-/// A migration that completes, with the right bytes.
-fn completes(world: &World, strategy: &Strategy, options: &Options) -> MigrationResult {
-    let (migration, result) = made(world, strategy, options);
-    let told = || format!("{}: {:?} {:?}", strategy.name, migration.metrics, result.warnings);
-    assert_eq!(migration.metrics.outcome, Outcome::Completed, "{}", told());
-    assert!(migration.is_good() && migration.report.is_some(), "{}", told());
-    assert!(migration.commands > 4, "{}", told());
-    assert!(migration.metrics.guest_gap.is_some() && migration.baseline_gap.is_some(), "{}", told());
-    let bytes = migration.metrics.bytes;
-    let pages = bytes.first + bytes.resent + bytes.demand + bytes.snapshot;
-    assert!(pages.0 > Bytes::from_mib(64).0 / 2, "four of five pages travel, {pages}: {}", told());
-    migration
 }
 
 /// Strategies that real mode makes.
@@ -191,82 +98,4 @@ fn rounds_are_what_the_rule_wants() {
         live.stop = StopRule::Qemu(Qemu::default());
     });
     completes(&world(busy()), &qemu, &options());
-}
-
-#[test]
-fn a_migration_that_is_called_off_leaves_the_guest_running() {
-    if !have_kvm() {
-        return;
-    }
-    for name in ["pre-copy", "quick-eviction", "hybrid"] {
-        let mut world = world(busy());
-        // So slow that it is not over when it is called off.
-        let slow = with(name, |spec| spec.transfer.limit = Some(Rate(10e6)));
-        let vm = world.moves[0].vm;
-        let at = world.moves[0].at + Span::from_millis(500);
-        world.events.push(ScheduledEvent { at, what: Incident::Cancel(vm) });
-        let (migration, result) = made(&world, &slow, &options());
-        assert_eq!(migration.metrics.outcome, Outcome::Cancelled, "{name}: {:?}", result.warnings);
-        assert!(migration.report.is_some(), "{name}: it runs at the source");
-    }
-}
-
-#[test]
-fn a_destination_that_dies_before_the_switch_costs_nothing_but_time() {
-    if !have_kvm() {
-        return;
-    }
-    let mut world = world(busy());
-    let slow = with("pre-copy", |spec| spec.transfer.limit = Some(Rate(10e6)));
-    let (to, at) = (world.moves[0].to, world.moves[0].at + Span::from_millis(500));
-    world.events.push(ScheduledEvent { at, what: Incident::Fail(to) });
-    let (migration, result) = made(&world, &slow, &options());
-    assert_eq!(migration.metrics.outcome, Outcome::Aborted, "{:?}", result.warnings);
-    assert!(migration.report.is_some(), "it runs at the source");
-}
-
-#[test]
-fn what_is_lost_with_a_source_is_declared_soon() {
-    if !have_kvm() {
-        return;
-    }
-    let mut world = world(busy());
-    let slow = with("post-copy", |spec| spec.transfer.limit = Some(Rate(10e6)));
-    let (from, at) = (world.vms[0].host, world.moves[0].at + Span::from_millis(1000));
-    world.events.push(ScheduledEvent { at, what: Incident::Fail(from) });
-    let (migration, result) = made(&world, &slow, &Options { observe: Span::from_millis(500), ..options() });
-    assert_eq!(migration.metrics.outcome, Outcome::Lost, "{:?}", result.warnings);
-    assert!(migration.lost_pages > 0 && migration.report.is_none(), "{migration:?}");
-    assert!(result.ended < Span::from_millis(300 + 1000 + 3000 + 2000), "{}", result.ended);
-}
-
-#[test]
-fn a_destination_without_room_refuses() {
-    if !have_kvm() {
-        return;
-    }
-    let mut world = world(Workload::Idle);
-    let to = world.moves[0].to.0 as usize;
-    world.hosts[to].memory = Some(Bytes::from_mib(32));
-    let (migration, result) = made(&world, &strategy("pre-copy"), &options());
-    assert_eq!(migration.metrics.outcome, Outcome::Aborted);
-    assert!(migration.report.is_some() && result.warnings.iter().any(|w| w.contains("do not fit")), "{:?}", result.warnings);
-}
-
-#[test]
-fn agents_do_not_outlive_their_run() {
-    if !have_kvm() {
-        return;
-    }
-    completes(&world(Workload::Idle), &strategy("pre-copy"), &options());
-    // Children of this process that are agents: none may be left when no other test is running, which only a while can tell.
-    let children = || {
-        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-        tasks.filter_map(|t| std::fs::read_to_string(t.unwrap().path().join("children")).ok()).any(|c| !c.trim().is_empty())
-    };
-    let deadline = std::time::Instant::now() + Duration::from_secs(120);
-    while children() && std::time::Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert!(!children(), "a process of an agent is left");
 }

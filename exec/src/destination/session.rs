@@ -153,7 +153,10 @@ impl Session {
                     let answer = self.obey(id, order);
                     write(&Message::Answer { id, answer })?;
                 }
-                Message::Ping => {}
+                // Whoever asks often is never met by silence here, and must hear all the same.
+                Message::Ping => {
+                    write(&Message::Ping)?;
+                }
                 Message::Answer { .. } | Message::Ack { .. } | Message::Ask { .. } => return Err(WireError::Malformed("message")),
             }
         }

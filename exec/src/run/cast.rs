@@ -90,7 +90,7 @@ impl Cast {
         for event in &world.events {
             let mishap = match &event.what {
                 Incident::Fail(host) => cast.hosts.iter().position(|h| h.id == *host).map(Mishap::Kill),
-                Incident::Cancel(vm) => cast.moves.iter().position(|m| m.vm == *vm).map(Mishap::Cancel),
+                Incident::Cancel(vm) => cast.under_way(*vm, real(event.at)).map(Mishap::Cancel),
                 Incident::Cut(_) | Incident::Restore(_) | Incident::Workload(..) | Incident::Traffic(..) => {
                     return refuse("of [[event]]s only `fail` and `cancel` happen to real guests".to_owned());
                 }
@@ -99,6 +99,11 @@ impl Cast {
         }
         cast.mishaps.sort_by_key(|(at, _)| *at);
         Ok(cast)
+    }
+
+    /// The index of the migration of a VM that was requested last.
+    fn under_way(&self, vm: VmId, at: Span) -> Option<usize> {
+        self.moves.iter().rposition(|m| m.vm == vm && m.at <= at)
     }
 
     /// The index of a host, which is made part of the cast if it was not.

@@ -50,6 +50,9 @@ pub(super) struct Coordinator<'a> {
     mishaps: usize,
     warnings: Vec<String>,
     clock_error: Span,
+    /// Where hosts that take guests in are reached, and the key that they ask for.
+    destinations: Vec<Option<SocketAddr>>,
+    key: Option<Key>,
     /// Since when every guest runs.
     began: Time,
 }
@@ -78,6 +81,8 @@ impl<'a> Coordinator<'a> {
             mishaps: 0,
             warnings: Vec::new(),
             clock_error: Span::ZERO,
+            destinations: Vec::new(),
+            key: None,
             began: Time::ZERO,
         };
         coordinator.set_up()?;
@@ -104,11 +109,8 @@ impl<'a> Coordinator<'a> {
         for guest in &self.cast.guests {
             self.ask(guest.host, &ToAgent::Host { vm: guest.vm.0, spec: guest.spec.to_bytes() })?;
         }
-        for (session, m) in (1..).zip(&self.cast.moves) {
-            let destination = addresses[m.to].ok_or_else(unexpected)?;
-            let migrate = Migrate { session, vm: m.vm.0, spec: self.strategy.spec.clone(), destination, key };
-            self.ask(m.from, &ToAgent::Migrate(Box::new(migrate)))?;
-        }
+        self.destinations = addresses;
+        self.key = Some(key);
         self.began = self.clock.now();
         Ok(())
     }
@@ -151,10 +153,17 @@ impl<'a> Coordinator<'a> {
 
     /// How long nothing needs to be done unless an agent says something.
     fn patience(&self, horizon: Time) -> Duration {
-        let requests = self.courses.iter().zip(&self.cast.moves).filter(|(c, _)| !c.requested).map(|(_, m)| self.began + m.at);
+        let open = |&index: &usize| !self.courses[index].requested && !self.must_wait(index);
+        let requests = (0..self.courses.len()).filter(open).map(|index| self.began + self.cast.moves[index].at);
         let mishap = self.cast.mishaps.get(self.mishaps).map(|(at, _)| self.began + *at);
         let next = requests.chain(mishap).min().unwrap_or(horizon);
         Duration::from_nanos(next.since(self.clock.now()).0)
+    }
+
+    /// Whether an earlier migration of the same VM has not ended.
+    fn must_wait(&self, index: usize) -> bool {
+        let same = |earlier: &usize| self.cast.moves[*earlier].vm == self.cast.moves[index].vm;
+        (0..index).filter(same).any(|earlier| !self.courses[earlier].shadow.ended)
     }
 
     /// Does what is due.
@@ -163,21 +172,21 @@ impl<'a> Coordinator<'a> {
         for index in 0..self.courses.len() {
             let m = self.cast.moves[index];
             let session = session(index);
-            if self.courses[index].shadow.ended {
+            if self.courses[index].shadow.ended || self.must_wait(index) {
                 continue;
             }
             if !self.courses[index].prepared && self.strategy.spec.ahead.is_some() {
                 // Preparation has all the time there is before the request, but for a moment that gives a baseline.
                 if elapsed >= Span(m.at.0 / 5) {
                     self.courses[index].prepared = true;
-                    self.begin_observation(index)?;
+                    self.begin(index)?;
                     self.agents[m.from].tell(&ToAgent::Prepare { session })?;
                 }
             }
             if !self.courses[index].requested && elapsed >= m.at {
                 self.courses[index].requested = true;
                 if !self.courses[index].prepared {
-                    self.begin_observation(index)?;
+                    self.begin(index)?;
                 }
                 self.agents[m.from].tell(&ToAgent::Request { session })?;
             }
@@ -196,9 +205,12 @@ impl<'a> Coordinator<'a> {
         Ok(())
     }
 
-    /// The guest is observed from now on; what it did so far is the baseline.
-    fn begin_observation(&mut self, index: usize) -> Result<(), ExecError> {
+    /// The source agent gets ready, and the guest is observed from now on; what it did so far is the baseline.
+    fn begin(&mut self, index: usize) -> Result<(), ExecError> {
         let m = self.cast.moves[index];
+        let (destination, key) = (self.destinations[m.to].ok_or_else(unexpected)?, self.key.ok_or_else(unexpected)?);
+        let migrate = Migrate { session: session(index), vm: m.vm.0, spec: self.strategy.spec.clone(), destination, key };
+        self.ask(m.from, &ToAgent::Migrate(Box::new(migrate)))?;
         if let FromAgent::Gap { gap } = self.ask(m.from, &ToAgent::TakeGap { vm: m.vm.0 })? {
             self.courses[index].baseline_gap = Some(gap);
         }
@@ -213,6 +225,10 @@ impl<'a> Coordinator<'a> {
     /// Where a migration's guest runs, if it does: the index of its host.
     fn whereabouts(&self, index: usize) -> Option<usize> {
         let m = self.cast.moves[index];
+        // Of a VM that is migrated again, the last migration knows.
+        if self.cast.moves[index + 1..].iter().any(|later| later.vm == m.vm) {
+            return None;
+        }
         let host = match self.courses[index].shadow.ending().map(|e| e.outcome) {
             Some(Outcome::Completed) => Some(m.to),
             Some(Outcome::Aborted | Outcome::Cancelled) => Some(m.from),
