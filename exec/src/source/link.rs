@@ -101,7 +101,6 @@ impl From<WireError> for Unconnected {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) epoch: u32,
-    pub(super) streams: u16,
     control: FrameWriter<TcpStream>,
     fault: Arc<Mutex<FrameWriter<TcpStream>>>,
     sockets: Vec<TcpStream>,
@@ -140,7 +139,6 @@ impl Link {
         let count = u16::try_from(streams.len()).unwrap_or(u16::MAX);
         let mut link = Link {
             epoch,
-            streams: count,
             control: FrameWriter::new(control.try_clone()?, session, epoch),
             fault: fault_out.clone(),
             sockets,
@@ -149,6 +147,8 @@ impl Link {
             shared: shared.clone(),
             pinged: Instant::now(),
         };
+        // A stream's thread that finds its epoch not in use ends.
+        shared.connected(epoch, count);
         let (s, input) = (server(), control);
         link.thread("control", move || s.watch("control", s.serve_control(input)))?;
         let (s, input) = (server(), fault);

@@ -279,10 +279,7 @@ impl Driver {
             return;
         }
         match Link::start(connections, self.session, &self.sender, &self.news, &self.small) {
-            Ok(link) => {
-                self.sender.connected(link.epoch, link.streams);
-                self.link = Some(link);
-            }
+            Ok(link) => self.link = Some(link),
             Err(error) => {
                 self.warn(&format!("connecting: {error}"));
                 self.connect(true);
