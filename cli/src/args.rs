@@ -3,13 +3,15 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use livemig_models::world::Fidelity;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const AFTER_HELP: &str = "\
 Exit codes:
   0  done
   1  it ran, and the answer is negative: `run`: a migration did not complete;
      `compare --require-converged`: a migration did not complete or did not converge;
-     `check`: a metric is not what it was
+     `exec`: a migration did not complete, or memory is not what it must be;
+     `check`: a metric is not what it was; `doctor`: real guests cannot run here
   2  wrong usage, wrong scenario, or an error
 
 Data goes to standard output, messages and progress to standard error.";
@@ -36,6 +38,15 @@ pub(crate) enum Command {
     /// Check that scenarios still give the metrics of a committed baseline
     #[command(after_help = AFTER_HELP)]
     Check(CheckArgs),
+    /// Migrate real guests under KVM on this machine, and show the strategies side by side
+    #[command(after_help = AFTER_HELP)]
+    Exec(ExecArgs),
+    /// Be the agent of one host; `exec` starts it
+    #[command(hide = true)]
+    Agent,
+    /// Tell what this machine can do for real guests, and what mends it
+    #[command(after_help = AFTER_HELP)]
+    Doctor(DoctorArgs),
     /// List strategies and policies with their origin
     List(ListArgs),
     /// Print the JSON Schema of scenario files
@@ -123,6 +134,42 @@ pub(crate) struct CompareArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// The scenario file (TOML); its hosts are processes on this machine, connected by loopback, whatever NICs they have
+    pub(crate) scenario: PathBuf,
+    /// Only read and check the scenario
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Write CSV files, manifest.json and charts to this directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// How rows are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Only this strategy of the scenario, or this preset; may be repeated
+    #[arg(long = "strategy", value_name = "NAME")]
+    pub(crate) strategies: Vec<String>,
+    /// Use this seed instead of the scenario's
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Show ratios to this strategy instead of the best one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) baseline: Option<String>,
+    /// How long guests run before the first migration, if the scenario waits longer
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) lead: Duration,
+    /// How long guests are watched after the last migration
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    pub(crate) observe: Duration,
+    /// A run is ended after this time, or after the scenario's horizon if that is shorter
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub(crate) horizon: Duration,
+    /// Do not compare every byte of memory with what it must be
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ReproduceArgs {
     /// Only these papers [default: all]
     #[arg(value_name = "PAPER")]
@@ -155,6 +202,13 @@ pub(crate) struct CheckArgs {
     /// Number of runs at the same time; results do not depend on it [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) threads: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// How rows are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]

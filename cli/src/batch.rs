@@ -34,9 +34,50 @@ pub(crate) trait View<'a> {
     fn end(&mut self) -> String;
 }
 
+/// What carries out the runs of a scenario.
+pub(crate) trait Executor: Sync {
+    /// The command that does it.
+    const COMMAND: &'static str;
+
+    /// Makes a run; `timeline` asks for timelines.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn run(&self, scenario: &Scenario, job: &Job, timeline: bool) -> Result<Run>;
+
+    /// What the manifest says beside what it says of every command.
+    fn facts(&self) -> Vec<(&'static str, serde_json::Value)>;
+}
+
+/// A run that was made.
+pub(crate) struct Run {
+    pub(crate) result: RunResult,
+    /// What is wrong with migrations that completed, each with the name of its VM.
+    pub(crate) complaints: Vec<String>,
+}
+
+/// The simulator.
+pub(crate) struct Simulator;
+
+impl Executor for Simulator {
+    const COMMAND: &'static str = "run";
+
+    fn run(&self, scenario: &Scenario, job: &Job, timeline: bool) -> Result<Run> {
+        let point = &scenario.points[job.point];
+        let settings = Settings { timeline, ..settings(scenario, job) };
+        Ok(Run { result: livemig_sim::run(&point.world, &point.strategies[job.strategy], settings), complaints: Vec::new() })
+    }
+
+    fn facts(&self) -> Vec<(&'static str, serde_json::Value)> {
+        Vec::new()
+    }
+}
+
 /// What became of all migrations.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tally {
+    /// The command that made them.
+    command: &'static str,
     migrations: usize,
     /// Migrations that did not complete, and the first of them in words.
     failed: (usize, Option<String>),
@@ -45,6 +86,10 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    fn new(command: &'static str) -> Tally {
+        Tally { command, migrations: 0, failed: (0, None), unconverged: (0, None) }
+    }
+
     /// Complains about migrations that did not complete; whether there were any.
     pub(crate) fn complain_of_failures(&self, scenario: &Loaded) -> bool {
         self.complain(&self.failed, "did not complete", scenario)
@@ -58,7 +103,7 @@ impl Tally {
     fn complain(&self, (count, first): &(usize, Option<String>), what: &str, loaded: &Loaded) -> bool {
         let Some(first) = first else { return false };
         eprintln!("{count} of {} migrations {what}: {first}", self.migrations);
-        eprintln!("reproduce with: {}", loaded.command("run", None));
+        eprintln!("reproduce with: {}", loaded.command(self.command, None));
         true
     }
 
@@ -76,6 +121,13 @@ impl Tally {
             let vm = point.world.vms.get(left.vm.0 as usize).map_or("?", |vm| vm.name.as_str());
             let strategy = &point.strategies[job.strategy].name;
             note(&mut self.failed, || format!("{vm} with {strategy}, replicate {}, {reason}", job.replicate));
+        }
+    }
+
+    /// Migrations that completed, and should not have.
+    fn count_complaints(&mut self, job: &Job, strategy: &str, complaints: &[String]) {
+        for complaint in complaints {
+            note(&mut self.failed, || format!("{complaint} (with {strategy}, replicate {})", job.replicate));
         }
     }
 
@@ -121,7 +173,12 @@ pub(crate) fn load(args: &BatchArgs) -> Result<Option<Loaded>> {
 ///
 /// # Errors
 /// When something cannot be written, or a run broke an invariant.
-pub(crate) fn drive<'a>(args: &BatchArgs, loaded: &'a Loaded, view: &mut impl View<'a>) -> Result<Tally> {
+pub(crate) fn drive<'a, E: Executor>(
+    args: &BatchArgs,
+    loaded: &'a Loaded,
+    executor: &E,
+    view: &mut impl View<'a>,
+) -> Result<Tally> {
     let scenario = &loaded.scenario;
     let jobs = jobs::all(&scenario.points, scenario.replicates);
     let threads = threads(args.threads);
@@ -144,14 +201,15 @@ pub(crate) fn drive<'a>(args: &BatchArgs, loaded: &'a Loaded, view: &mut impl Vi
     let work = |job: &Job| {
         let point = &scenario.points[job.point];
         let timeline = args.output.is_some() && point.world.moves.len() <= MOST_TIMELINES;
-        livemig_sim::run(&point.world, &point.strategies[job.strategy], Settings { timeline, ..settings(scenario, job) })
+        executor.run(scenario, job, timeline)
     };
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(E::COMMAND);
     let progress = Progress::new(jobs.len());
     let result = jobs::in_order(&jobs, threads, work, |job, result| {
-        let mut result = result.with_context(|| reproduction(loaded, job))?;
+        let Run { mut result, complaints } = result.and_then(|run| run).with_context(|| reproduction(E::COMMAND, loaded, job))?;
         let records = records(loaded, job, &mut result);
         tally.count(&records);
+        tally.count_complaints(job, &scenario.points[job.point].strategies[job.strategy].name, &complaints);
         tally.count_unmoved(loaded, job, result.drain.as_ref());
         let filed = files
             .as_mut()
@@ -162,7 +220,8 @@ pub(crate) fn drive<'a>(args: &BatchArgs, loaded: &'a Loaded, view: &mut impl Vi
     drop(progress);
     out.write(&view.end())?;
     result?;
-    if let Some((files, manifest)) = files {
+    if let Some((files, mut manifest)) = files {
+        manifest.add(executor.facts());
         chart::draw(files.path(), files.path())?;
         manifest.finish(jobs.len())?;
     }
@@ -193,10 +252,10 @@ fn run_values(loaded: &Loaded, job: &Job) -> [Value; 4] {
 }
 
 /// How to see a failed run again.
-pub(crate) fn reproduction(loaded: &Loaded, job: &Job) -> String {
+pub(crate) fn reproduction(command: &str, loaded: &Loaded, job: &Job) -> String {
     let strategy = &loaded.scenario.points[job.point].strategies[job.strategy].name;
-    let command = loaded.command("run", Some(strategy));
-    format!("{strategy}, point {}, replicate {} failed (reproduce with: {command} --threads 1)", job.point, job.replicate)
+    let command = loaded.command(command, Some(strategy));
+    format!("{strategy}, point {}, replicate {} failed (reproduce with: {command})", job.point, job.replicate)
 }
 
 /// The rows of a run, whose metrics move into them.

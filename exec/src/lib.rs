@@ -18,6 +18,7 @@
 //! | [`memory`] | its memory, the log of what it writes, faults on what is not there |
 //! | [`replay`] | what its memory must hold after so many steps |
 //! | [`verify`](mod@verify) | every byte compared, and what a wrong page looks like |
+//! | [`doctor`] | what this machine can do, and what the parts of a migration cost on it |
 //!
 //! A source makes a [`GuestSpec`](guest::GuestSpec) from the scenario, allocates [`GuestMemory`](memory::GuestMemory), fills it,
 //! and starts a [`Guest`](guest::Guest) over it. A destination gets specification and state as bytes, allocates memory, makes
@@ -49,6 +50,7 @@ mod clock;
 mod codec;
 pub mod content;
 mod destination;
+pub mod doctor;
 mod error;
 pub mod guest;
 pub mod memory;

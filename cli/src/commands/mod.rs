@@ -2,6 +2,8 @@
 
 mod check;
 mod compare;
+mod doctor;
+mod exec;
 mod list;
 mod plot;
 mod reproduce;
@@ -22,6 +24,9 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::Compare(args) => compare::run(args),
         Command::Reproduce(args) => reproduce::run(args),
         Command::Check(args) => check::run(args),
+        Command::Exec(args) => exec::run(args),
+        Command::Agent => exec::agent(),
+        Command::Doctor(args) => doctor::run(args),
         Command::List(args) => list::run(args),
         Command::Schema => schema::run(),
         Command::Plot(args) => plot::run(args),

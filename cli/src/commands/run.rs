@@ -1,7 +1,7 @@
 //! `livemig run`: every point, strategy and replicate; one row per run and VM, printed as it comes.
 
 use crate::args::{Format, RunArgs};
-use crate::batch::{self, View};
+use crate::batch::{self, Simulator, View};
 use crate::csv_rows;
 use crate::failure::Answer;
 use crate::human;
@@ -17,7 +17,7 @@ use std::iter;
 pub(super) fn run(args: &RunArgs) -> Result<Answer> {
     let Some(loaded) = batch::load(&args.batch)? else { return Ok(Answer::Done) };
     let mut view = Rows { format: args.batch.format, loaded: &loaded, layout: layout(&loaded), printed: false };
-    let tally = batch::drive(&args.batch, &loaded, &mut view)?;
+    let tally = batch::drive(&args.batch, &loaded, &Simulator, &mut view)?;
     Ok(if tally.complain_of_failures(&loaded) { Answer::Negative } else { Answer::Done })
 }
 

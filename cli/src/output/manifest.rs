@@ -53,6 +53,13 @@ impl Manifest {
         fs::write(&self.path, text + "\n").with_context(|| format!("cannot write {}", self.path.display()))
     }
 
+    /// Adds what only one command knows.
+    pub(crate) fn add(&mut self, facts: Vec<(&'static str, Value)>) {
+        for (key, value) in facts {
+            self.content[key] = value;
+        }
+    }
+
     /// Writes the manifest of a run that has ended after so many runs.
     ///
     /// # Errors

@@ -69,7 +69,7 @@ fn metrics(loaded: &Loaded, threads: usize) -> Result<String> {
     };
     let mut text = csv_rows::text(|rows| rows.words(record::header(loaded.sweep())));
     jobs::in_order(&jobs, threads, work, |job, result| {
-        let mut result = result.with_context(|| batch::reproduction(loaded, job))?;
+        let mut result = result.with_context(|| batch::reproduction("run", loaded, job))?;
         let records = batch::records(loaded, job, &mut result);
         text += &csv_rows::text(|rows| records.iter().try_for_each(|r| rows.row(r.values())));
         progress.step(|| ());

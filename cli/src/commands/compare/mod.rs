@@ -4,7 +4,7 @@ mod columns;
 mod tables;
 
 use crate::args::{CompareArgs, Format};
-use crate::batch::{self, View};
+use crate::batch::{self, Simulator, View};
 use crate::failure::Answer;
 use crate::jobs::Job;
 use crate::loaded::Loaded;
@@ -15,12 +15,8 @@ use anyhow::{Result, bail};
 
 pub(super) fn run(args: &CompareArgs) -> Result<Answer> {
     let Some(loaded) = batch::load(&args.batch)? else { return Ok(Answer::Done) };
-    let baseline = args.baseline.as_deref();
-    if let Some(name) = baseline {
-        check_baseline(&loaded, name)?;
-    }
-    let mut view = Blocks { format: args.batch.format, loaded: &loaded, baseline, runs: Vec::new(), block: None };
-    let tally = batch::drive(&args.batch, &loaded, &mut view)?;
+    let mut view = Blocks::new(args.batch.format, &loaded, args.baseline.as_deref())?;
+    let tally = batch::drive(&args.batch, &loaded, &Simulator, &mut view)?;
     if !args.require_converged {
         return Ok(Answer::Done);
     }
@@ -50,7 +46,7 @@ struct Block<'a> {
 }
 
 /// Prints a block when all runs of a point have ended.
-struct Blocks<'a> {
+pub(super) struct Blocks<'a> {
     format: Format,
     loaded: &'a Loaded,
     baseline: Option<&'a str>,
@@ -98,6 +94,19 @@ impl<'a> View<'a> for Blocks<'a> {
         } else {
             rest
         }
+    }
+}
+
+impl<'a> Blocks<'a> {
+    /// Blocks with ratios to `baseline`, or to the best.
+    ///
+    /// # Errors
+    /// When nobody runs a strategy of that name.
+    pub(super) fn new(format: Format, loaded: &'a Loaded, baseline: Option<&'a str>) -> Result<Blocks<'a>> {
+        if let Some(name) = baseline {
+            check_baseline(loaded, name)?;
+        }
+        Ok(Blocks { format, loaded, baseline, runs: Vec::new(), block: None })
     }
 }
 
