@@ -63,7 +63,13 @@ pub fn checks() -> Vec<Check> {
             "sudo modprobe kvm_intel || sudo modprobe kvm_amd; sudo usermod -aG kvm $USER",
         ),
         check("guest", "a guest makes steps, stops and can be saved", true, runs(), "see what the kernel says: sudo dmesg | tail"),
-        check("userfaultfd", "post-copy", false, missing_pages().map(drop), "sudo sysctl -w vm.unprivileged_userfaultfd=1"),
+        check(
+            "userfaultfd",
+            "running a guest before its memory is there",
+            false,
+            missing_pages().map(drop),
+            "sudo sysctl -w vm.unprivileged_userfaultfd=1",
+        ),
         check(
             "network namespaces and tc",
             "limiting NICs; a strategy's `limit` needs neither",
