@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Runs SimGrid and livemig in turn on the same fleets and writes how they compare to results/validation/simgrid-speed.csv.
 
-usage: results/simgrid_speed.py [--livemig PROGRAM] [--quick] [--out FILE]
+usage: results/simgrid_speed.py [--livemig PROGRAM] [--quick] [--pairs N,N,N] [--out FILE]
 
 Whole processes are compared, with the reading of the scenario and the writing of every VM's results: A B A B, so that what else the
 machine does meets both. A ratio is the median of the ratios of the pairs, and stands beside the lowest and the highest of them; seconds
 and memory are medians. `cpu` is user and system time, which a loaded machine disturbs less than time on the wall. The total time of
 each VM must be the same to 1e-6. Ends with 1 when that, or what is required, does not hold.
 
---quick leaves out the cases in which SimGrid takes long, and writes nothing.
+--quick leaves out the cases in which SimGrid takes long, and writes nothing. --pairs says how often each case is run.
 
 Needs libsimgrid-dev, g++ and GNU time (Debian: libsimgrid-dev g++ time). Takes 15 minutes, most of it SimGrid's.
 """
@@ -179,6 +179,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--livemig", default=str(ROOT / "target" / "release" / "livemig"), help="the program")
     parser.add_argument("--quick", action="store_true", help="only what takes seconds; writes nothing")
+    parser.add_argument("--pairs", help="pairs of runs of each case, such as 15,5,3")
     parser.add_argument("--out", type=Path, default=OUT, help="where to write")
     args = parser.parse_args()
 
@@ -193,7 +194,8 @@ def main():
             "machine": machine(),
             "date": date.today().isoformat(),
         }
-        cases = CASES[:1] if args.quick else CASES
+        pairs = [int(n) for n in args.pairs.split(",")] if args.pairs else [case[4] for case in CASES]
+        cases = [(*case[:4], n, case[5]) for case, n in zip(CASES, pairs, strict=True)][: 1 if args.quick else None]
         grown = growth(args.livemig, folder)
         rows, failures = [], []
         for hosts, per_source, dirty, mode, pairs, required in cases:

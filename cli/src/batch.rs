@@ -241,6 +241,7 @@ pub(crate) fn settings(scenario: &Scenario, job: &Job) -> Settings {
         timeline: false,
         sampled: scenario.replicates > 1,
         fidelity: scenario.fidelity,
+        rate_tolerance: scenario.rate_tolerance,
     }
 }
 

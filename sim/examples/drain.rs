@@ -40,6 +40,7 @@ fn main() {
                 timeline: false,
                 sampled: false,
                 fidelity: Fidelity::Class,
+                rate_tolerance: scenario.rate_tolerance,
             };
             let start = Instant::now();
             let (mut migrations, mut eviction, mut bytes, mut downtime) = (0_u64, 0.0, 0_u64, Span::ZERO);

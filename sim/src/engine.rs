@@ -139,7 +139,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
         settings: Settings,
         take: &'a mut dyn FnMut(u32, MigrationResult),
     ) -> Engine<'a, F> {
-        let mut net = Network::new();
+        let mut net = Network::with_tolerance(settings.rate_tolerance);
         let wiring = Wiring::new(world, &mut net);
         let mut engine = Engine {
             world,

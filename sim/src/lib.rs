@@ -43,6 +43,8 @@ pub struct Settings {
     pub sampled: bool,
     /// How exactly memory is modelled.
     pub fidelity: Fidelity,
+    /// The share of a link's capacity by which the rates over it may miss it ([`network`]); 0 is exact.
+    pub rate_tolerance: f64,
 }
 
 /// What a run has shown.

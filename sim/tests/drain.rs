@@ -295,8 +295,14 @@ fn limits_hold_over_time() {
 #[test]
 fn streamed_results_are_the_same_and_runs_repeat() {
     let w = busy();
-    let settings =
-        Settings { horizon: Span::from_secs(86_400), seed: 1, timeline: false, sampled: false, fidelity: Fidelity::Class };
+    let settings = Settings {
+        horizon: Span::from_secs(86_400),
+        seed: 1,
+        timeline: false,
+        sampled: false,
+        fidelity: Fidelity::Class,
+        rate_tolerance: 0.0,
+    };
     let whole = run(&w, &pre_copy());
     let mut streamed = Vec::new();
     let end = livemig_sim::run_with(&w, &pre_copy(), settings, &mut |m| streamed.push(m));

@@ -31,7 +31,7 @@ fn quantities(runs: &[Metrics]) -> Vec<Quantity> {
 fn runs(point: &Point, strategy: &Strategy, vm: &str, fidelity: Fidelity) -> Vec<Metrics> {
     let index = point.world.vms.iter().position(|v| v.name == vm).unwrap();
     let horizon = Span::from_secs(600);
-    let settings = |seed| Settings { horizon, seed, timeline: false, sampled: true, fidelity };
+    let settings = |seed| Settings { horizon, seed, timeline: false, sampled: true, fidelity, rate_tolerance: 0.0 };
     let of_vm = |seed| {
         let migrations = livemig_sim::run(&point.world, strategy, settings(seed)).migrations;
         migrations.into_iter().find(|m| m.vm.0 as usize == index).unwrap().metrics

@@ -15,7 +15,14 @@ use livemig_sim::{Fidelity, Settings};
 const RATE: f64 = 1e9;
 
 fn run(world: &World, strategy: &Strategy, seed: u64) -> Metrics {
-    let settings = Settings { horizon: Span::from_secs(3600), seed, timeline: false, sampled: false, fidelity: Fidelity::Page };
+    let settings = Settings {
+        horizon: Span::from_secs(3600),
+        seed,
+        timeline: false,
+        sampled: false,
+        fidelity: Fidelity::Page,
+        rate_tolerance: 0.0,
+    };
     livemig_sim::run(world, strategy, settings).migrations.remove(0).metrics
 }
 

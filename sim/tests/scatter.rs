@@ -45,7 +45,7 @@ fn scatter(direct: bool, change: impl FnOnce(&mut Scatter)) -> Strategy {
 
 fn run(world: &World, strategy: &Strategy, fidelity: Fidelity) -> Metrics {
     let horizon = Span::from_secs(86_400);
-    let settings = Settings { horizon, seed: 1, timeline: false, sampled: false, fidelity };
+    let settings = Settings { horizon, seed: 1, timeline: false, sampled: false, fidelity, rate_tolerance: 0.0 };
     livemig_sim::run(world, strategy, settings).migrations.remove(0).metrics
 }
 

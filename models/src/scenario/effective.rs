@@ -37,6 +37,7 @@ pub(super) fn fill_in(written: Value, frame: Frame, first: &Point) -> Value {
     };
     default("replicates", frame.replicates.into());
     default("horizon", span(frame.horizon));
+    default("rate_tolerance", frame.rate_tolerance.into());
     let plan = if first.world.drain.is_some() { "drain" } else { "migrate" };
     default(plan, json!({}));
     // They may have been replaced.

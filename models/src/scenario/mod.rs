@@ -129,8 +129,8 @@ fn build(text: &str, mut files: Files, file_name: &str, replaced: Replaced) -> R
     let effective = effective::fill_in(written, frame, &points[0]);
     let stem = || Path::new(file_name).file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
     let name = name.unwrap_or_else(stem);
-    let Frame { seed, replicates, horizon, fidelity } = frame;
-    let scenario = Scenario { name, seed, replicates, horizon, fidelity, points };
+    let Frame { seed, replicates, horizon, fidelity, rate_tolerance } = frame;
+    let scenario = Scenario { name, seed, replicates, horizon, fidelity, rate_tolerance, points };
     Ok(Loaded { scenario, effective, inputs: files.inputs })
 }
 

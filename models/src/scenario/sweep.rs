@@ -8,7 +8,7 @@ use livemig_core::strategy::PRESETS;
 const MAX_POINTS: u64 = 100_000;
 
 /// Keys that hold for the whole scenario.
-const FIXED: [&str; 7] = ["schema", "name", "seed", "replicates", "horizon", "fidelity", "sweep"];
+const FIXED: [&str; 8] = ["schema", "name", "seed", "replicates", "horizon", "fidelity", "rate_tolerance", "sweep"];
 
 /// The swept keys in the file's order; every combination of their values is a point.
 #[derive(Debug, Default)]

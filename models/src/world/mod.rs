@@ -35,6 +35,8 @@ pub struct Scenario {
     pub horizon: Span,
     /// How exactly memory is modelled.
     pub fidelity: Fidelity,
+    /// The share of a link's capacity by which the rates over it may miss it; 0 is exact.
+    pub rate_tolerance: f64,
     /// The points of the sweep; exactly one, with an empty label, without a sweep.
     pub points: Vec<Point>,
 }

@@ -25,6 +25,14 @@
 //! from full (`SLACK`). When all equations hold, the allocation is the max-min one, whatever the order was. See `solve.rs` for the order
 //! that is fast, and for the one that provably ends and takes over when a link was set too often.
 //!
+//! # Tolerance
+//! Where hundreds of flows share each of many links, as in the uplinks of racks, one arrival moves all levels of a data centre, most of
+//! them by next to nothing. With a tolerance `e` ([`Network::with_tolerance`]) a link is looked at only when the sum in its equation has
+//! moved away from its capacity by more than `e x capacity`, counted since it was last looked at, whatever the number of changes. Levels
+//! and rates stay consistent: every flow has the least of its cap and what the levels of its links give it. What is given up is that a full
+//! link carries its capacity to the last bit: it carries between `1 - e` and `1 + e` of it. With 0, the default, nothing is given up.
+//!
+//! # Cost
 //! Cost of a solve: per link whose equation is looked at, one pass over consecutive memory, 24 bytes per flow of the link; per flow whose
 //! bottleneck changes, its links. No allocation once the scratch space has grown. Memory: 56 bytes per flow and 32 per link it crosses.
 //!
@@ -32,8 +40,9 @@
 //! linear max-min system; it too updates selectively, but refills all that is connected to a change.
 //!
 //! # Determinism
-//! Levels and rates are a function of the sequence of calls only. Given the order in which each link lists its flows they depend on
-//! nothing else, to the last bit: nothing is accumulated from solve to solve. The order, and with it rounding, depends on history.
+//! Levels and rates are a function of the sequence of calls only. Without a tolerance, given the order in which each link lists its flows,
+//! they depend on nothing else, to the last bit: nothing is accumulated from solve to solve. The order, and with it rounding, depends on
+//! history.
 
 mod solve;
 mod topology;
@@ -81,6 +90,8 @@ pub struct Network {
     flows: Vec<Flow>,
     free: Vec<u32>,
     hops: Hops,
+    /// See [`Network::with_tolerance`].
+    tolerance: f64,
     scratch: Scratch,
 }
 
@@ -89,6 +100,17 @@ impl Network {
     #[must_use]
     pub fn new() -> Network {
         Network::default()
+    }
+
+    /// A network without links in which the rates over a link may miss its capacity by the share `tolerance` of it, so that small
+    /// changes need not be followed from link to link; 0 is exact.
+    ///
+    /// # Panics
+    /// When `tolerance` is not between 0 and 1.
+    #[must_use]
+    pub fn with_tolerance(tolerance: f64) -> Network {
+        assert!((0.0..1.0).contains(&tolerance), "a network's tolerance is {tolerance}");
+        Network { tolerance, ..Network::default() }
     }
 
     /// Adds a link that carries `capacity` bytes per second; infinity is a link that never limits.

@@ -204,6 +204,7 @@ impl Network {
                 return f64::INFINITY;
             }
             if sharing.len() == before {
+                (l.load, l.load_updates) = (l.capacity, 0);
                 return level;
             }
         }

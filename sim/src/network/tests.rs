@@ -157,6 +157,32 @@ impl Pair {
     }
 }
 
+impl Pair {
+    fn tolerating(capacities: Vec<f64>, patience: u32, tolerance: f64) -> Pair {
+        let mut pair = Pair::new(capacities, patience);
+        pair.network.tolerance = tolerance;
+        pair
+    }
+
+    /// Every rate follows from the levels, and the rates over a link miss its capacity by no more than the tolerance.
+    fn check_within_tolerance(&self) {
+        let (network, levels) = (&self.network, &self.network.levels);
+        let mut used = vec![0.0; self.links.len()];
+        for (id, flow) in &self.flows {
+            let level = flow.links.iter().map(|&l| levels[l]).fold(f64::INFINITY, f64::min);
+            let (rate, want) = (network.rate(*id), (flow.weight * level).min(flow.cap));
+            assert!(rate == want || (rate - want).abs() <= 1e-12 * want, "{rate} is not {want}, which the levels give: {flow:?}");
+            flow.links.iter().for_each(|&l| used[l] += rate);
+        }
+        for (l, (&used, &capacity)) in used.iter().zip(&self.capacities).enumerate() {
+            let most = network.tolerance + 1e-9;
+            assert!(used <= capacity * (1.0 + most) + 1e-9, "link {l} carries {used} of {capacity}");
+            let full = levels[l] == f64::INFINITY || used >= capacity * (1.0 - most) - 1e-9;
+            assert!(full, "link {l} holds flows back and carries {used} of {capacity}");
+        }
+    }
+}
+
 impl Network {
     /// A copy that has forgotten every level and has found them again.
     fn solved_from_nothing(&self, patience: u32) -> Network {
@@ -310,6 +336,27 @@ fn a_fleet_in_racks_stays_exact_through_a_drain() {
 }
 
 #[test]
+fn a_tolerance_saves_looks() {
+    let looks = [0.0, 1e-3].map(|tolerance| {
+        let mut rng = Pcg64::seed_from_u64(13);
+        // Racks with 80 large flows each, and small ones that come and go.
+        let mut pair = Pair::tolerating(vec![1e10; 20], 8, tolerance);
+        for i in 0..800 {
+            pair.apply(&Op::Add { links: vec![i % 10, 10 + rng.random_range(0..10)], weight: 1.0, cap: None });
+        }
+        pair.solve();
+        let before = pair.network.looks();
+        for i in 0..400 {
+            pair.apply(&Op::Add { links: vec![i % 10], weight: 1.0, cap: Some(rng.random_range(1e5..3e6)) });
+            pair.solve();
+            pair.check_within_tolerance();
+        }
+        pair.network.looks() - before
+    });
+    assert!(looks[1] > 0 && 10 * looks[1] < looks[0], "{looks:?}");
+}
+
+#[test]
 fn a_flow_on_links_that_are_far_from_full_is_not_looked_into() {
     let mut network = Network::new();
     let backbone = network.add_link(1e9);
@@ -339,5 +386,24 @@ proptest! {
             pair.apply(op);
         }
         pair.solve_and_check();
+    }
+
+    #[test]
+    fn rates_with_a_tolerance_miss_capacities_by_no_more(
+        capacities in prop::collection::vec(capacity(), 1..8),
+        patience in prop_oneof![Just(0), Just(1), Just(8)],
+        tolerance in prop_oneof![Just(1e-6), Just(1e-3), Just(0.1)],
+        ops in prop::collection::vec(op(), 1..80),
+    ) {
+        let mut pair = Pair::tolerating(capacities, patience, tolerance);
+        for op in &ops {
+            match op {
+                Op::Solve => pair.solve(),
+                _ => pair.apply(op),
+            }
+            if matches!(op, Op::Solve) {
+                pair.check_within_tolerance();
+            }
+        }
     }
 }

@@ -17,7 +17,8 @@ const LOAD_UPDATES: u32 = 1 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) capacity: f64,
-    /// While the level is infinite and the link is settled: the sum of weight times bound of its flows, near enough for [`SLACK`].
+    /// While the link is settled: the sum over its flows of weight times the lesser of bound and level. Kept up with every change where
+    /// the level is infinite, near enough for [`SLACK`], and with a tolerance everywhere.
     pub(super) load: f64,
     /// What the link's equation asked for when last looked at; used by the strict order only.
     pub(super) target: f64,
@@ -48,8 +49,8 @@ impl Link {
 }
 
 impl Link {
-    /// Adds `change` to the load of a link that is not full; true when the link must be looked at.
-    fn shift_load(&mut self, change: f64) -> bool {
+    /// Adds `change` to the load of a link that has this level; true when the link must be looked at.
+    fn shift_load(&mut self, change: f64, level: f64, tolerance: f64) -> bool {
         if self.capacity == f64::INFINITY {
             return false;
         }
@@ -58,7 +59,9 @@ impl Link {
         }
         self.load += change;
         self.load_updates += 1;
-        self.load > self.capacity * (1.0 - SLACK) || self.load_updates > LOAD_UPDATES
+        let most = if tolerance > 0.0 { 1.0 + tolerance } else { 1.0 - SLACK };
+        let falls_short = level < f64::INFINITY && self.load < self.capacity * (1.0 - tolerance);
+        falls_short || self.load > self.capacity * most || self.load_updates > LOAD_UPDATES
     }
 }
 
@@ -212,7 +215,7 @@ impl Network {
             if let Some(moved) = members.get(place as usize) {
                 self.hops.all[moved.hop as usize].place = place;
             }
-            self.weigh_in(link, -gone.weight * gone.bound);
+            self.weigh_in(link, -gone.weight, gone.bound);
         }
         self.hops.give(range);
         self.flows[flow as usize].hops = Range::default();
@@ -223,7 +226,7 @@ impl Network {
         for hop in self.flows[flow as usize].hops.iter() {
             let Hop { link, place } = self.hops.all[hop];
             let member = &self.links[link as usize].members[place as usize];
-            self.weigh_in(link, -member.weight * member.bound);
+            self.weigh_in(link, -member.weight, member.bound);
         }
         self.enter(flow);
     }
@@ -239,15 +242,22 @@ impl Network {
             let bound = lowest.without(link);
             let member = &mut self.links[link as usize].members[place as usize];
             (member.weight, member.bound) = (weight, bound);
-            self.weigh_in(link, weight * bound);
+            self.weigh_in(link, weight, bound);
         }
     }
 
-    /// Touches a link whose flows have changed by `load`, unless it is far from full before and after.
-    fn weigh_in(&mut self, link: u32, load: f64) {
-        if self.levels[link as usize] < f64::INFINITY || self.links[link as usize].shift_load(load) {
+    /// Touches a link that a flow has come to, or with a negative weight has left, unless its equation still holds.
+    fn weigh_in(&mut self, link: u32, weight: f64, bound: f64) {
+        let level = self.levels[link as usize];
+        if self.unbalances(link, weight * bound.min(level), level) {
             self.touch(link);
         }
+    }
+
+    /// Whether a link must be looked at because what its flows take at its level has changed by `change`.
+    fn unbalances(&mut self, link: u32, change: f64, level: f64) -> bool {
+        let exact = self.tolerance <= 0.0 && level < f64::INFINITY;
+        exact || self.links[link as usize].shift_load(change, level, self.tolerance)
     }
 
     /// Derives from the levels what holds `flow`.
@@ -283,14 +293,14 @@ impl Network {
         for hop in range.iter() {
             let Hop { link, place } = self.hops.all[hop];
             let after = lowest.without(link);
-            let l = &mut self.links[link as usize];
-            let before = std::mem::replace(&mut l.members[place as usize].bound, after);
+            let member = &mut self.links[link as usize].members[place as usize];
+            let before = std::mem::replace(&mut member.bound, after);
             if before == after || Some(link) == cause {
                 continue;
             }
             let level = self.levels[link as usize];
             // A flow that is held elsewhere above the level counts the same wherever that is.
-            let look = if level == f64::INFINITY { l.shift_load(weight * (after - before)) } else { before.min(after) < level };
+            let look = before.min(after) < level && self.unbalances(link, weight * (after.min(level) - before.min(level)), level);
             if look {
                 self.touch(link);
             }

@@ -123,5 +123,9 @@ pub(crate) fn run(world: &World, strategy: &Strategy) -> RunResult {
 }
 
 pub(crate) fn run_for(world: &World, strategy: &Strategy, horizon: Span) -> RunResult {
-    livemig_sim::run(world, strategy, Settings { horizon, seed: 1, timeline: false, sampled: false, fidelity: Fidelity::Class })
+    livemig_sim::run(
+        world,
+        strategy,
+        Settings { horizon, seed: 1, timeline: false, sampled: false, fidelity: Fidelity::Class, rate_tolerance: 0.0 },
+    )
 }

@@ -17,6 +17,7 @@ pub(crate) use strategy::{
 pub(crate) use via::Via;
 pub(crate) use workload::{Accesses, Curve, HotCold, Phases, Steady, Trace, Workload, Zipf};
 
+use super::quantity::Fraction;
 use super::value::{At, Constant};
 use crate::calibration;
 use livemig_core::units::Span;
@@ -42,6 +43,8 @@ pub(crate) struct Document {
     pub(crate) horizon: Option<At<Constant<Span>>>,
     /// How exactly memory is modelled. Default: `class`.
     pub(crate) fidelity: Option<Fidelity>,
+    /// Share of a link's capacity by which the rates over it may miss it, at most 0.1; saves time where many flows share links. Default: 0.
+    pub(crate) rate_tolerance: Option<At<Constant<Fraction>>>,
     /// Costs and latencies: `default`, `ideal`, the path of a calibration file, or a table over one of these. Default: `default`.
     pub(crate) calibration: Option<At<calibration::Raw>>,
     /// Racks.

@@ -22,6 +22,7 @@ pub(crate) struct Frame {
     pub(crate) replicates: u32,
     pub(crate) horizon: Span,
     pub(crate) fidelity: Fidelity,
+    pub(crate) rate_tolerance: f64,
 }
 
 /// Cores of a host that says nothing.
@@ -34,6 +35,9 @@ const MAX_REPLICATES: u32 = 1_000_000;
 const HORIZON: Span = Span::from_secs(86_400);
 /// Longest horizon: ten years, so that times cannot overflow.
 const MAX_HORIZON: Span = Span::from_secs(10 * 365 * 86_400);
+
+/// Largest tolerance of rates.
+const MAX_RATE_TOLERANCE: f64 = 0.1;
 
 /// Checks the keys at the top.
 ///
@@ -62,7 +66,12 @@ pub(crate) fn frame(document: &Document) -> Result<Frame, Fault> {
         None | Some(raw::Fidelity::Class) => Fidelity::Class,
         Some(raw::Fidelity::Page) => Fidelity::Page,
     };
-    Ok(Frame { seed: document.seed.unwrap_or(0), replicates, horizon, fidelity })
+    let rate_tolerance = document.rate_tolerance.as_ref().map_or(0.0, |at| at.value.0.0);
+    if rate_tolerance > MAX_RATE_TOLERANCE {
+        let line = document.rate_tolerance.as_ref().map_or(0, |at| at.line);
+        return Err(Fault::at(line, "rate_tolerance", format!("must be at most {MAX_RATE_TOLERANCE}")));
+    }
+    Ok(Frame { seed: document.seed.unwrap_or(0), replicates, horizon, fidelity, rate_tolerance })
 }
 
 /// The world and the strategies of a document without a sweep.
