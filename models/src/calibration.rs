@@ -36,6 +36,8 @@ pub struct Calibration {
     pub fault_service: Span,
     /// Sender's time per page and stream; bounds the rate of one stream. Zero for no bound.
     pub send_per_page: Span,
+    /// Sender's time to map a page of guest memory, which threads without range locks do one after the other. Zero for no bound.
+    pub map_per_page: Span,
     /// Wire bytes beside the content of each page.
     pub page_header: Bytes,
     /// Wire bytes of a page of zeros.
@@ -185,6 +187,8 @@ keys! {
     fault_service: Span => std::convert::identity,
     /// Sender's time per page and stream; bounds the rate of one stream. Zero for no bound.
     send_per_page: Span => std::convert::identity,
+    /// Sender's time to map a page of guest memory, which threads without range locks do one after the other. Zero for no bound.
+    map_per_page: Span => std::convert::identity,
     /// Wire bytes beside the content of each page.
     page_header: Bytes => std::convert::identity,
     /// Wire bytes of a page of zeros.
@@ -217,6 +221,7 @@ impl Keys {
             device_state: Bytes::ZERO,
             fault_service: Span::ZERO,
             send_per_page: Span::ZERO,
+            map_per_page: Span::ZERO,
             page_header: Bytes::ZERO,
             zero_page: Bytes::ZERO,
             control_message: Bytes::ZERO,

@@ -12,7 +12,9 @@ use livemig_core::ledger::{Ledger, Observation, Session};
 use livemig_core::pages::PageSet;
 use livemig_core::strategy::Spec;
 use livemig_core::units::{Bytes, Rate, Span, Time};
-use livemig_core::vocabulary::{CmdId, Command, Event, Failure, Joined, Peer, Prepaging, Reply, Send, Sent, Side, WatchEnd};
+use livemig_core::vocabulary::{
+    Channels, CmdId, Command, Event, Failure, Joined, Peer, Prepaging, Reply, Send, Sent, Side, WatchEnd,
+};
 use livemig_models::world::{HostId, Move, VmId};
 
 pub(crate) struct Drive<F: Fidelity> {
@@ -38,6 +40,8 @@ pub(crate) struct Drive<F: Fidelity> {
     pub(crate) watch_key: Option<Key>,
     pub(crate) wake_key: Option<Key>,
     pub(crate) elide_zero_pages: bool,
+    /// How its connections are made and served.
+    pub(crate) channels: Channels,
     /// The order of the push that the guest waits for.
     order: Prepaging,
     /// Pages have been collected, so that there is a dirty log to read.
@@ -59,6 +63,7 @@ pub(crate) enum Task<S> {
     Answer(Reply<S>),
     Prepare {
         elide_zero_pages: bool,
+        channels: Channels,
     },
     Peek,
     Collect {
@@ -100,6 +105,7 @@ impl<F: Fidelity> Drive<F> {
             watch_key: None,
             wake_key: None,
             elide_zero_pages: true,
+            channels: Channels::default(),
             order,
             collected: false,
             switched: false,
@@ -167,7 +173,9 @@ impl<F: Fidelity> Engine<'_, F> {
         }
         match command {
             Command::Reserve { .. } => self.later(m, id, round_trip, Task::Answer(Reply::Reserved)),
-            Command::Prepare { elide_zero_pages, .. } => self.later(m, id, c.setup, Task::Prepare { elide_zero_pages }),
+            Command::Prepare { elide_zero_pages, channels } => {
+                self.later(m, id, c.setup, Task::Prepare { elide_zero_pages, channels });
+            }
             Command::PeekDirty { .. } => self.later(m, id, self.scan_time(m), Task::Peek),
             Command::Collect { limit, into, .. } => self.later(m, id, self.scan_time(m), Task::Collect { limit, into }),
             Command::ReturnDirty { set, .. } => {
@@ -276,8 +284,9 @@ impl<F: Fidelity> Engine<'_, F> {
                 self.memory_freed(to, taken);
                 self.answer(m, id, Reply::Aborted);
             }
-            Task::Prepare { elide_zero_pages } => {
+            Task::Prepare { elide_zero_pages, channels } => {
                 self.drives[m as usize].elide_zero_pages = elide_zero_pages;
+                self.drives[m as usize].channels = channels;
                 let cost = self.world.calibration.tracking_fault.as_secs_f64();
                 self.guests[vm].guest.start_tracking(cost);
                 self.answer(m, id, Reply::Prepared);

@@ -11,6 +11,7 @@ use crate::fidelity::{Fidelity, Lanes};
 use crate::network::FlowId;
 use livemig_core::units::PAGE_SIZE;
 use livemig_core::vocabulary::Routes;
+use livemig_models::world::HostId;
 
 /// One flow of the network.
 #[derive(Clone, Copy, Debug)]
@@ -182,7 +183,8 @@ impl<F: Fidelity> Engine<'_, F> {
     fn add_lanes(&mut self, m: u32, via: Option<u16>, weight: f64) {
         let drive = &self.drives[m as usize];
         let to = via.map_or(drive.destination, |i| drive.via[usize::from(i)]);
-        let routes = self.wiring.migration(drive.source, to, drive.carrier.ways.streams, drive.vm.0 as usize);
+        let nics = drive.channels.nics.unwrap_or(u16::MAX).min(drive.carrier.ways.streams);
+        let routes = self.wiring.migration(drive.source, to, nics, drive.vm.0 as usize);
         let weight = weight / routes.len() as f64;
         for route in routes {
             let flow = self.add_flow(&route, weight, None, Owner::Migration(m));
@@ -192,10 +194,9 @@ impl<F: Fidelity> Engine<'_, F> {
 
     /// The migration's limit has changed, or its flows.
     pub(crate) fn cap_flows(&mut self, m: u32) {
-        let per_page = self.world.calibration.send_per_page.as_secs_f64();
+        let processed = self.processing_rate(m);
         let drive = &self.drives[m as usize];
         let ways = &drive.carrier.ways;
-        let processed = (per_page > 0.0).then(|| f64::from(ways.streams) * PAGE_SIZE as f64 / per_page);
         let limit = [drive.limit, drive.allowance].into_iter().flatten().map(|l| l.0).min_by(f64::total_cmp);
         // What the direct way does not use of the limit is left for the others.
         let rest = limit.map(|l| if ways.is_mixed() { (l - ways.rates().0).max(0.0) } else { l });
@@ -211,6 +212,21 @@ impl<F: Fidelity> Engine<'_, F> {
             self.net.set_cap(lane.flow, caps[usize::from(lane.via.is_some())]);
             self.net_changed = true;
         }
+    }
+
+    /// Wire bytes per second that the migration's threads handle; `None` where that costs nothing.
+    ///
+    /// N threads on cores of their own handle N pages at once. Under the address-space lock they map one after the other, so that a page
+    /// takes (c_send + N c_map) / N; with range locks they map side by side, and it takes (c_send + c_map) / N (after Song et al., VEE 2013).
+    fn processing_rate(&self, m: u32) -> Option<f64> {
+        let c = &self.world.calibration;
+        let drive = &self.drives[m as usize];
+        let cores = |host: HostId| self.world.hosts[host.0 as usize].cores;
+        let threads = u32::from(drive.channels.threads.unwrap_or(drive.carrier.ways.streams));
+        let threads = f64::from(threads.min(cores(drive.source)).min(cores(drive.destination)));
+        let waiting = if drive.channels.range_lock { 1.0 } else { threads };
+        let per_page = c.send_per_page.as_secs_f64() + waiting * c.map_per_page.as_secs_f64();
+        (per_page > 0.0).then(|| threads * PAGE_SIZE as f64 / per_page)
     }
 
     /// Gives the flows to intermediaries the weight, and under a limit the rate, that the direct way leaves them.

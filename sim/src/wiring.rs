@@ -78,9 +78,9 @@ impl Wiring {
         route
     }
 
-    /// The routes of a migration's streams: over as many NIC pairs as both hosts have, but no more than there are streams.
-    pub(crate) fn migration(&self, from: HostId, to: HostId, streams: u16, choice: usize) -> Vec<Route> {
-        let pairs = self.nics(from).len().max(self.nics(to).len()).min(usize::from(streams));
+    /// The routes of a migration's streams: over as many NIC pairs as both hosts have, but over at most so many.
+    pub(crate) fn migration(&self, from: HostId, to: HostId, most: u16, choice: usize) -> Vec<Route> {
+        let pairs = self.nics(from).len().max(self.nics(to).len()).min(usize::from(most));
         (0..pairs)
             .map(|i| {
                 let mut route = self.traffic(Some(from), Some(to), if pairs > 1 { i } else { choice });

@@ -102,6 +102,7 @@ fn calibration(c: &Calibration) -> Value {
         "device_state": size(c.device_state),
         "fault_service": span(c.fault_service),
         "send_per_page": span(c.send_per_page),
+        "map_per_page": span(c.map_per_page),
         "page_header": size(c.page_header),
         "zero_page": size(c.zero_page),
         "control_message": size(c.control_message),
@@ -119,8 +120,15 @@ fn strategy(strategy: &Strategy) -> Value {
         "preset": strategy.preset,
         "streams": spec.transfer.streams,
         "elide_zero_pages": spec.transfer.elide_zero_pages,
+        "range_lock": spec.transfer.channels.range_lock,
         "link_patience": span(spec.link_patience),
     });
+    if let Some(nics) = spec.transfer.channels.nics {
+        table["nics"] = nics.into();
+    }
+    if let Some(threads) = spec.transfer.channels.threads {
+        table["threads"] = threads.into();
+    }
     if let Some(limit) = spec.transfer.limit {
         table["limit"] = rate(limit);
         table["unlimited_while_paused"] = spec.transfer.unlimited_while_paused.into();

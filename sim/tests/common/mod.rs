@@ -24,6 +24,7 @@ pub(crate) fn ideal() -> Calibration {
         device_state: Bytes::ZERO,
         fault_service: Span::ZERO,
         send_per_page: Span::ZERO,
+        map_per_page: Span::ZERO,
         page_header: Bytes::ZERO,
         zero_page: Bytes::ZERO,
         control_message: Bytes::ZERO,

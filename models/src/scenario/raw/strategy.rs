@@ -49,6 +49,12 @@ pub(crate) struct Options {
     pub(crate) preset: At<String>,
     /// Parallel connections; at least 1.
     pub(crate) streams: Option<At<u16>>,
+    /// Over how many network interfaces of each host the streams are spread; at most one each. Default: as many as there are.
+    pub(crate) nics: Option<At<u16>>,
+    /// Threads that handle pages at each end. Default: one per stream.
+    pub(crate) threads: Option<At<u16>>,
+    /// Threads that map guest memory lock the range that they map, and not the whole address space.
+    pub(crate) range_lock: Option<At<bool>>,
     /// Limit of the sending rate over all streams.
     pub(crate) limit: Option<At<Constant<Rate>>>,
     /// The limit does not hold while the guest is paused (QEMU).

@@ -86,6 +86,10 @@ fn apply(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Faul
     if let Some(at) = &options.streams {
         transfer.streams = at.value;
     }
+    let channels = &mut transfer.channels;
+    channels.nics = options.nics.as_ref().map(|at| at.value).or(channels.nics);
+    channels.threads = options.threads.as_ref().map(|at| at.value).or(channels.threads);
+    channels.range_lock = options.range_lock.as_ref().map_or(channels.range_lock, |at| at.value);
     if let Some(at) = &options.limit {
         transfer.limit = Some(at.value.0);
     }
