@@ -25,6 +25,9 @@ pub(super) struct RegionState {
     pub(super) missing: f64,
     /// Bytes that intermediaries have in their newest version and the destination has not.
     pub(super) staged: f64,
+    /// Before the switch, where pages are staged: bytes that nobody but the source has, because they have not gone yet, go out in a newer
+    /// version, or are lost with an intermediary.
+    unplaced: f64,
     /// Bytes not accessed since the guest runs on incomplete memory.
     pub(super) untouched: f64,
     /// Of a region that is swept: bytes that have arrived and that the sweep meets before it comes to a missing page.
@@ -129,10 +132,11 @@ impl Guest {
         Counted::new(bytes)
     }
 
-    /// Pages of a send that is no push have gone to intermediaries: so many bytes of each region.
-    pub(super) fn stage(&mut self, bytes: &[f64]) {
+    /// Pages of a send that is no push have gone: so many bytes of each region, this share of them to intermediaries.
+    pub(super) fn place(&mut self, bytes: &[f64], staged: f64) {
         for (r, &more) in self.regions.iter_mut().zip(bytes) {
-            r.staged = (r.staged + more).min(r.size);
+            r.staged = (r.staged + more * staged).min(r.size);
+            r.unplaced = (r.unplaced - more).max(0.0);
         }
     }
 
@@ -155,8 +159,10 @@ impl GuestModel for Guest {
     type Remap = Remap;
 
     fn new(vm: &Vm, workload: &Workload, _seed: u64) -> Guest {
+        let mut regions = layout(workload.regions(vm.memory), vm.memory);
+        regions.iter_mut().for_each(|r| r.unplaced = r.size);
         Guest {
-            regions: layout(workload.regions(vm.memory), vm.memory),
+            regions,
             since: Time::ZERO,
             run: Run::Running,
             share: 1.0,
@@ -281,13 +287,17 @@ impl GuestModel for Guest {
         self.places.stored(via)
     }
 
-    /// Which of a region's pages are staged is not known: of those that go out again as many as of all.
+    /// Pages that nobody has are among those that go out; which of the others are staged is not known: as many as of all that somebody has.
     fn supersede(&mut self, set: &Counted) {
         if self.places.is_empty() {
             return;
         }
         for (r, &bytes) in self.regions.iter_mut().zip(set.classes()) {
-            r.staged *= 1.0 - (bytes as f64 / r.size).min(1.0);
+            let newer = (bytes as f64 - r.unplaced).max(0.0);
+            if newer > 0.0 {
+                r.staged *= 1.0 - (newer / (r.size - r.unplaced)).min(1.0);
+                r.unplaced = (r.unplaced + newer).min(r.size);
+            }
         }
         self.places.set_total(self.staged());
     }
@@ -296,6 +306,7 @@ impl GuestModel for Guest {
         let share = self.places.lose(via);
         let lost = self.count(|r| r.staged * share);
         for r in &mut self.regions {
+            r.unplaced = (r.unplaced + r.staged * share).min(r.size);
             r.staged *= 1.0 - share;
         }
         lost
@@ -309,6 +320,7 @@ impl GuestModel for Guest {
                 to.dirty += from.dirty * remap.share[i][j];
                 to.missing += from.missing * remap.share[i][j];
                 to.staged += from.staged * remap.share[i][j];
+                to.unplaced += from.unplaced * remap.share[i][j];
                 to.untouched += from.untouched * remap.share[i][j];
             }
             if self.residency.is_some() {
@@ -378,6 +390,7 @@ fn layout(regions: Vec<Region>, memory: Bytes) -> Vec<RegionState> {
             dirty: 0.0,
             missing: 0.0,
             staged: 0.0,
+            unplaced: 0.0,
             untouched: 0.0,
             lead: 0.0,
             behind: 1.0,

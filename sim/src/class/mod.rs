@@ -42,11 +42,11 @@ impl Fidelity for Class {
                     let factor = transfer.mean_factor();
                     inflow = Inflow { direct: lanes.direct / factor, scatter: scatter / factor, ..inflow };
                 }
-                Load::Pages if scatter > 0.0 && elapsed > 0.0 => {
+                Load::Pages if elapsed > 0.0 && (scatter > 0.0 || !guest.places.is_empty()) => {
                     let share = scatter / lanes.rate;
-                    let gone = transfer.gone_since(&before).map(|bytes| bytes * share);
-                    guest.stage(&gone);
-                    guest.places.add(gone.iter().sum(), lanes.via, lanes.copies);
+                    let gone = transfer.gone_since(&before);
+                    guest.place(&gone, share);
+                    guest.places.add(gone.iter().sum::<f64>() * share, lanes.via, lanes.copies);
                 }
                 Load::Pages | Load::State => {}
             }

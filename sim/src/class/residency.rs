@@ -206,7 +206,7 @@ impl Guest {
     fn plan_step(&self, residency: &Residency, limit: f64, left: f64) -> Step {
         let full = self.share * self.cores_share;
         let per_work: f64 = self.regions.iter().map(|r| r.touches().1).sum();
-        let rate = residency.inflow.for_faults();
+        let rate = self.rate_for_faults(&residency.inflow);
         let stall = residency.stall(rate / PAGE);
         let mut speed = if per_work > 0.0 { full / (1.0 + full * per_work * stall / self.vcpus) } else { full };
         if per_work * speed * PAGE > rate {
@@ -242,19 +242,41 @@ impl Guest {
         Step { length: length.max(1e-9).min(left), speed, stall, faults }
     }
 
+    /// Of the pages that the guest asks for, the share that is staged.
+    fn asked_of_stage(&self) -> f64 {
+        let asked = || self.regions.iter().filter(|r| r.accessed_missing());
+        let all: f64 = asked().map(|r| r.touches().1).sum();
+        let staged: f64 = asked().map(|r| r.touches().1 * r.staged / r.missing).sum();
+        if all > 0.0 { (staged / all).min(1.0) } else { 0.0 }
+    }
+
+    /// How many bytes the guest can ask for: where both source and intermediaries send, no more of either than comes from there.
+    fn rate_for_faults(&self, inflow: &Inflow) -> f64 {
+        if inflow.scatter > 0.0 || inflow.direct <= 0.0 || inflow.gather <= 0.0 {
+            return inflow.for_faults();
+        }
+        let staged = self.asked_of_stage();
+        (inflow.direct / (1.0 - staged)).min(inflow.gather / staged)
+    }
+
     /// What is left of the rates for pages that nobody has asked for, at so many faults per second.
     fn bulk(&self, residency: &Residency, faults: f64) -> Inflow {
         let Inflow { direct, scatter, gather } = residency.inflow;
-        let arriving = direct + gather;
-        let left = if arriving > 0.0 { (1.0 - faults * PAGE / arriving).max(0.0) } else { 0.0 };
-        if scatter <= 0.0 {
-            return Inflow { direct: direct * left, scatter: 0.0, gather: gather * left };
+        let asked = faults * PAGE;
+        if scatter <= 0.0 && gather <= 0.0 {
+            let left = if direct > 0.0 { (1.0 - asked / direct).max(0.0) } else { 0.0 };
+            return Inflow { direct: direct * left, scatter: 0.0, gather: 0.0 };
         }
-        let missing: f64 = self.regions.iter().filter(|r| r.accessed_missing()).map(|r| r.touches().1).sum();
-        let staged: f64 = self.regions.iter().filter(|r| r.accessed_missing()).map(|r| r.touches().1 * r.staged / r.missing).sum();
-        let asked_of_source = if missing > 0.0 { faults * PAGE * (1.0 - staged / missing) } else { 0.0 };
-        let scatter = (direct + scatter - direct * left - asked_of_source).max(0.0);
-        Inflow { direct: direct * left, scatter, gather: gather * left }
+        // Who has the page answers; what its way does not carry is at the expense of the other.
+        let of_stage = asked * self.asked_of_stage();
+        let of_source = asked - of_stage;
+        let left = Inflow {
+            direct: (direct - of_source - (of_stage - gather).max(0.0)).max(0.0),
+            scatter: 0.0,
+            gather: (gather - of_stage - (of_source - direct).max(0.0)).max(0.0),
+        };
+        let scatter = if scatter > 0.0 { (direct + scatter - left.direct - of_source).max(0.0) } else { 0.0 };
+        Inflow { scatter, ..left }
     }
 
     fn take_step(&mut self, residency: &mut Residency, step: &Step, observe: &mut impl FnMut(Observation)) {
