@@ -45,7 +45,8 @@ fn staged() -> Strategy {
 }
 
 fn run(world: &World, strategy: &Strategy, fidelity: Fidelity) -> Metrics {
-    let settings = Settings { horizon: Span::from_secs(3_600), seed: 1, timeline: false, sampled: false, fidelity };
+    let settings =
+        Settings { horizon: Span::from_secs(3_600), seed: 1, timeline: false, sampled: false, fidelity, rate_tolerance: 0.0 };
     livemig_sim::run(world, strategy, settings).migrations.remove(0).metrics
 }
 
