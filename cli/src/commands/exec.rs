@@ -112,7 +112,7 @@ fn fact(world: &World, strategy: &str, job: &Job, m: &MigrationResult) -> Value 
         "strategy": strategy,
         "vm": name(world, m),
         "verification": m.report.as_ref().map(ToString::to_string),
-        "gap_without_migration_s": m.baseline_gap.map(|gap| gap.as_secs_f64()),
+        "gap_without_migration_s": m.baseline_gap.map(Span::as_secs_f64),
         "lost_pages": m.lost_pages,
         "commands_replayed": m.commands,
     })
