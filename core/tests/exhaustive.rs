@@ -9,7 +9,7 @@ use harness::explore::{Tiny, explore};
 use harness::faults::FaultKind;
 use harness::scenario::AboutResume;
 use livemig_core::policy::stop::{Clark, FixedRounds, StopRule};
-use livemig_core::strategy::{PRESETS, Preset, Spec, Transfer, preset};
+use livemig_core::strategy::{Gather, GatherWhen, PRESETS, Preset, Scatter, Spec, Transfer, preset};
 use livemig_core::units::Span;
 use livemig_core::vocabulary::Side;
 
@@ -27,7 +27,8 @@ fn tiny_spec(preset: &Preset) -> Spec {
 }
 
 fn tiny(preset: &Preset) -> Tiny {
-    Tiny { spec: tiny_spec(preset), disk: 0, writes: 1, strike: None, about_resume: AboutResume::Repeat, bug: None }
+    let about_resume = AboutResume::Repeat;
+    Tiny { spec: tiny_spec(preset), disk: 0, writes: 1, strike: None, about_resume, bug: None, vias: 0 }
 }
 
 fn must_hold(preset: &Preset, tiny: &Tiny) {
@@ -119,5 +120,19 @@ fn bugs_put_in_on_purpose_are_found() {
     ] {
         let found = explore(&Tiny { bug: Some(bug), writes: 2, ..tiny(preset(name).unwrap()) });
         assert!(found.is_err(), "{name} with {bug:?} went unnoticed: {found:?}");
+    }
+}
+
+/// Scatter-gather with one intermediary, which fails at every possible moment.
+#[test]
+fn an_intermediary_that_fails_at_every_moment() {
+    let scatter = preset("scatter-gather").unwrap();
+    for when in [GatherWhen::Concurrent, GatherWhen::AfterEviction] {
+        for strike in [None, Some(FaultKind::KillVia { via: 0 })] {
+            let mut tiny = Tiny { vias: 1, strike, ..tiny(scatter) };
+            let push = tiny.spec.push.as_mut().expect("it pushes");
+            push.scatter = Some(Scatter { gather: Gather { limit: None, when }, ..Scatter::new(true) });
+            must_hold(scatter, &tiny);
+        }
     }
 }

@@ -31,10 +31,20 @@ pub(crate) enum Bug {
     BrokenConnectionTrusted,
     /// The guest goes on writing for a while after it was paused.
     PauseIncomplete,
+    /// A page counts as staged before the intermediary has it.
+    StagingTrusted,
+    /// The destination believes in a place although it knows of a newer version.
+    OlderPlaceBelieved,
+    /// The destination is never told where snapshots are staged.
+    SnapshotNotLocated,
+    /// What a failed intermediary had is not handed back.
+    ReclaimForgotten,
+    /// The destination is told to ask the source no more before it knows where everything is.
+    RedirectBeforeLocated,
 }
 
 /// All of them.
-pub(crate) const BUGS: [Bug; 14] = [
+pub(crate) const BUGS: [Bug; 19] = [
     Bug::DirtyBitDropped,
     Bug::DiskBlockLost,
     Bug::ReturnForgotten,
@@ -49,4 +59,9 @@ pub(crate) const BUGS: [Bug; 14] = [
     Bug::SkippedPageForgotten,
     Bug::BrokenConnectionTrusted,
     Bug::PauseIncomplete,
+    Bug::StagingTrusted,
+    Bug::OlderPlaceBelieved,
+    Bug::SnapshotNotLocated,
+    Bug::ReclaimForgotten,
+    Bug::RedirectBeforeLocated,
 ];

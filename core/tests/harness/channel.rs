@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use livemig_core::units::{Span, Time};
+use livemig_core::vocabulary::Side;
 
 use super::choice::Choices;
 
@@ -39,10 +40,19 @@ pub(crate) enum Lane {
     Answers,
     /// What lingers in the buffers of old connections to the destination.
     Late,
+    /// Batches of pages from the source to an intermediary.
+    Stage(usize),
+    /// What an intermediary has stored.
+    Stored(usize),
+    /// Requests of the destination to an intermediary.
+    Fetch(usize),
+    /// Pages from an intermediary to the destination.
+    Fetched(usize),
 }
 
 pub(crate) const MAX_VCPUS: usize = 2;
 pub(crate) const MAX_STREAMS: usize = 4;
+pub(crate) const MAX_VIAS: usize = 3;
 
 const ROOM: usize = 5 + MAX_VCPUS;
 const DATA: usize = ROOM + MAX_STREAMS;
@@ -52,7 +62,10 @@ pub(crate) const DEMAND_ACKS: usize = MAX_STREAMS;
 /// The last lane: what is put there while connections break is not lost once more.
 const LATE: usize = REST + 4;
 const REST: usize = ACKS + MAX_STREAMS + 1;
-const LANES: usize = REST + 5;
+/// Four lanes for each intermediary.
+const VIA: usize = LATE + 1;
+const PER_VIA: usize = 4;
+const LANES: usize = VIA + PER_VIA * MAX_VIAS;
 
 impl Lane {
     fn index(self) -> usize {
@@ -70,13 +83,27 @@ impl Lane {
             Lane::Asks => REST + 2,
             Lane::Answers => REST + 3,
             Lane::Late => LATE,
+            Lane::Stage(i) => VIA + PER_VIA * i,
+            Lane::Stored(i) => VIA + PER_VIA * i + 1,
+            Lane::Fetch(i) => VIA + PER_VIA * i + 2,
+            Lane::Fetched(i) => VIA + PER_VIA * i + 3,
         }
     }
 }
 
 /// Whether the lane with this index is a connection between source and destination.
 fn is_connection(index: usize) -> bool {
-    index >= DATA
+    (DATA..VIA).contains(&index)
+}
+
+/// The intermediary to or from which a lane leads.
+fn via_of(index: usize) -> Option<usize> {
+    index.checked_sub(VIA).map(|i| i / PER_VIA)
+}
+
+/// The host on the other side of an intermediary's lane.
+fn side_of(index: usize) -> Side {
+    if (index - VIA) % PER_VIA < 2 { Side::Source } else { Side::Destination }
 }
 
 fn leads_to_destination(index: usize) -> bool {
@@ -102,15 +129,28 @@ pub(crate) struct Lanes<T> {
     lanes: [VecDeque<Due<T>>; LANES],
     seq: u64,
     link_up: bool,
+    /// Intermediaries to which nothing gets through.
+    via_down: [bool; MAX_VIAS],
+    away: Option<Side>,
+    /// Which lanes may have something on them, as bits.
+    busy: u64,
 }
 
 impl<T> Lanes<T> {
     pub(crate) fn new() -> Lanes<T> {
-        Lanes { lanes: std::array::from_fn(|_| VecDeque::new()), seq: 0, link_up: true }
+        Lanes {
+            lanes: std::array::from_fn(|_| VecDeque::new()),
+            seq: 0,
+            link_up: true,
+            via_down: [false; MAX_VIAS],
+            away: None,
+            busy: 0,
+        }
     }
 
     pub(crate) fn push(&mut self, lane: Lane, at: Time, what: T) {
         self.seq += 1;
+        self.busy |= 1 << lane.index();
         let queue = &mut self.lanes[lane.index()];
         let at = queue.back().map_or(at, |last| last.at.max(at));
         queue.push_back(Due { at, seq: self.seq, what });
@@ -124,18 +164,30 @@ impl<T> Lanes<T> {
     /// The next thing to happen, and when.
     pub(crate) fn pop(&mut self, now: Time, choices: &mut Choices) -> Option<(Time, T)> {
         let lane = if choices.exhaustive() {
-            let open: Vec<usize> = self.open().filter(|&i| !self.lanes[i].is_empty()).collect();
+            let open: Vec<usize> = self.open().collect();
             *open.get(usize::try_from(choices.decide(open.len() as u64)).unwrap())?
         } else {
             self.open().filter_map(|i| self.lanes[i].front().map(|due| (due.at, due.seq, i))).min()?.2
         };
         let due = self.lanes[lane].pop_front()?;
+        if self.lanes[lane].is_empty() {
+            self.busy &= !(1 << lane);
+        }
         Some((if choices.exhaustive() { now + Span(1) } else { due.at.max(now) }, due.what))
     }
 
-    /// Lanes in which something can happen: those of a cut link stand still.
+    /// Lanes in which something can happen, of those that are not empty: those of a cut link stand still.
     fn open(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..LANES).filter(|&i| self.link_up || !is_connection(i))
+        let mut left = self.busy;
+        let busy = std::iter::from_fn(move || {
+            let lane = left.trailing_zeros() as usize;
+            left &= left.checked_sub(1)?;
+            Some(lane)
+        });
+        busy.filter(|&i| !self.lanes[i].is_empty()).filter(|&i| match via_of(i) {
+            Some(via) => !self.via_down[via] && self.away != Some(side_of(i)),
+            None => self.link_up || !is_connection(i),
+        })
     }
 
     pub(crate) fn cut_link(&mut self) {
@@ -159,11 +211,46 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Nothing is on the connections any more.
+    /// Nothing is on the connections between source and destination any more.
     pub(crate) fn silence_connections(&mut self) {
-        for queue in self.lanes.iter_mut().skip(DATA) {
-            queue.clear();
+        self.lanes[DATA..VIA].iter_mut().for_each(VecDeque::clear);
+    }
+
+    /// Nothing gets through to or from an intermediary, or everything again.
+    pub(crate) fn set_via_down(&mut self, via: usize, down: bool) {
+        self.via_down[via] = down;
+    }
+
+    pub(crate) fn via_is_down(&self, via: usize) -> bool {
+        self.via_down[via]
+    }
+
+    /// Nothing is on the connections of an intermediary any more.
+    pub(crate) fn silence_via(&mut self, via: usize) {
+        let first = VIA + PER_VIA * via;
+        self.lanes[first..first + PER_VIA].iter_mut().for_each(VecDeque::clear);
+    }
+
+    /// What is on the connections of an intermediary is lost from a random place on, in each direction of each.
+    pub(crate) fn lose_some_of_via(&mut self, via: usize, choices: &mut Choices) {
+        let first = VIA + PER_VIA * via;
+        for queue in &mut self.lanes[first..first + PER_VIA] {
+            let kept = usize::try_from(choices.below(queue.len() as u64 + 1)).unwrap();
+            queue.truncate(kept);
         }
+    }
+
+    /// Nothing is on the way between a host and the intermediaries any more.
+    pub(crate) fn silence_side(&mut self, side: Side) {
+        let first = if side == Side::Source { VIA } else { VIA + 2 };
+        for via in 0..MAX_VIAS {
+            self.lanes[first + PER_VIA * via..][..2].iter_mut().for_each(VecDeque::clear);
+        }
+    }
+
+    /// A host is away: nothing passes between it and intermediaries.
+    pub(crate) fn set_away(&mut self, side: Option<Side>) {
+        self.away = side;
     }
 
     /// What was going to happen on a lane, and will not.

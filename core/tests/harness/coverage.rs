@@ -19,6 +19,18 @@ pub(crate) struct Coverage {
     pub(crate) hasty_recalls: u64,
     pub(crate) gave_up: u64,
     pub(crate) outdated: u64,
+    pub(crate) staged: u64,
+    pub(crate) refused: u64,
+    pub(crate) reclaimed: u64,
+    pub(crate) fetched: u64,
+    pub(crate) fetched_too_late: u64,
+    pub(crate) superseded: u64,
+    pub(crate) pages_lost: u64,
+    pub(crate) no_way: u64,
+    pub(crate) reserved_without: u64,
+    pub(crate) gatherings: u64,
+    pub(crate) gathering_repeated: u64,
+    pub(crate) served_again: u64,
     phase: Option<Phase>,
     faults: [[u64; PHASES]; super::faults::FAULT_KINDS],
     watches: [u64; 3],
@@ -64,14 +76,25 @@ impl Coverage {
         self.hasty_recalls += other.hasty_recalls;
         self.gave_up += other.gave_up;
         self.outdated += other.outdated;
+        self.staged += other.staged;
+        self.refused += other.refused;
+        self.reclaimed += other.reclaimed;
+        self.fetched += other.fetched;
+        self.fetched_too_late += other.fetched_too_late;
+        self.superseded += other.superseded;
+        self.pages_lost += other.pages_lost;
+        self.no_way += other.no_way;
+        self.reserved_without += other.reserved_without;
+        self.gatherings += other.gatherings;
+        self.gathering_repeated += other.gathering_repeated;
+        self.served_again += other.served_again;
     }
 
     /// Every case with how often it was met.
     pub(crate) fn table(&self) -> Vec<(String, u64)> {
         let mut rows: Vec<(String, u64)> = self.cases.iter().map(|(name, &count)| (name.clone(), count)).collect();
         for (kind, phases) in self.faults.iter().enumerate() {
-            let only = if kind >= 9 { vec![[Phase::Waiting, Phase::Switch][usize::from(kind > 9)]] } else { KILLABLE.to_vec() };
-            for phase in only {
+            for &phase in FaultKind::phases(kind) {
                 rows.push((format!("fault: {}: {}", FaultKind::name(kind), phase.name()), phases[phase as usize]));
             }
         }
@@ -88,6 +111,18 @@ impl Coverage {
             ("recalls: connections given up", self.hasty_recalls),
             ("broken connections: reported as failures", self.gave_up),
             ("messages: of a connection given up", self.outdated),
+            ("pages: staged", self.staged),
+            ("pages: refused by an intermediary", self.refused),
+            ("pages: taken back from a failed intermediary", self.reclaimed),
+            ("pages: fetched from an intermediary", self.fetched),
+            ("pages: fetched, and not wanted any more", self.fetched_too_late),
+            ("places: older than what is known", self.superseded),
+            ("pages: lost with an intermediary", self.pages_lost),
+            ("sends: no intermediary left", self.no_way),
+            ("reservations: without an intermediary", self.reserved_without),
+            ("gatherings", self.gatherings),
+            ("gatherings: ordered again by another", self.gathering_repeated),
+            ("requests: served again after a redirection", self.served_again),
         ] {
             rows.push((name.into(), count));
         }
@@ -96,7 +131,7 @@ impl Coverage {
 }
 
 /// The phases in which faults strike.
-pub(crate) const KILLABLE: [Phase; 8] = [
+pub(crate) const KILLABLE: [Phase; 9] = [
     Phase::Waiting,
     Phase::Preparation,
     Phase::Snapshots,
@@ -104,6 +139,7 @@ pub(crate) const KILLABLE: [Phase; 8] = [
     Phase::Switch,
     Phase::Push,
     Phase::Release,
+    Phase::Gather,
     Phase::Rollback,
 ];
 

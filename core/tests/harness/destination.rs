@@ -7,8 +7,9 @@ use livemig_core::vocabulary::CmdId;
 
 use super::bugs::Bug;
 use super::channel::Lane;
-use super::memory::{Memory, ZEROS};
-use super::wire::{Answer, Batch, Envelope, Message, Order};
+use super::memory::{Content, Memory, ZEROS};
+use super::places::{Place, Places};
+use super::wire::{Answer, Batch, Envelope, Location, Message, Order};
 
 /// The destination host and what it holds of the VM.
 #[derive(Debug, Default)]
@@ -27,8 +28,11 @@ pub(crate) struct Destination {
     /// It has promised not to start the guest in this session.
     pub(crate) never: bool,
     /// The source answers requests for pages, as far as anyone here knows.
-    asks: bool,
+    pub(crate) asks: bool,
     waiting_for: BTreeSet<PageIndex>,
+    pub(crate) places: Places,
+    /// Bytes that have come from intermediaries in this session.
+    pub(crate) gathered: u64,
     answered: BTreeMap<CmdId, Answer>,
     pub(crate) refuses_room: bool,
     pub(crate) refuses_resume: bool,
@@ -43,7 +47,12 @@ pub(crate) struct Effect {
     pub(crate) started: bool,
     /// It was of a connection or a session that is over, and has been dropped.
     pub(crate) outdated: bool,
+    /// Of so many pages it named a place that is of no interest any more.
+    pub(crate) superseded: u64,
 }
+
+/// Requests to intermediaries without an answer, at most, while the destination gathers.
+const WINDOW: usize = 3;
 
 impl Destination {
     pub(crate) fn new(pages: u64) -> Destination {
@@ -63,17 +72,76 @@ impl Destination {
             Message::Pages(batch) => self.apply(batch),
             Message::Order { id, order } => self.obey(id, &order),
             Message::Hello => self.ask_again(),
-            Message::Ack { .. } | Message::Ask(_) | Message::LastAsk { .. } | Message::Answer { .. } => {
-                unreachable!("a message to the source arrives at the destination")
+            Message::Locate(location) => self.locate(&location),
+            other => unreachable!("{other:?} arrives at the destination on a connection from the source"),
+        }
+    }
+
+    /// The source says where pages are staged. A version that came straight, or that is staged elsewhere, may be newer.
+    fn locate(&mut self, location: &Location) -> Effect {
+        let mut effect = Effect::default();
+        for &page in &location.pages {
+            // What a running guest has is newer than anything that is staged.
+            if !self.holds || (self.started.is_some() && self.memory.get(page).is_some()) {
+                continue;
+            }
+            let place = Place { frame: location.frame, holders: location.holders };
+            if self.places.locate(page, place, self.bug == Some(Bug::OlderPlaceBelieved)) {
+                self.memory.discard(page);
+            } else {
+                effect.superseded += 1;
+            }
+            effect.touched.push(page);
+            if self.waiting_for.contains(&page) {
+                effect.replies.extend(self.request(page));
             }
         }
+        effect.replies.push((Lane::Answers, Message::Located { frame: location.frame }));
+        effect
+    }
+
+    /// Asks for a page that the guest waits for: an intermediary that has it, or the source. Nobody at the moment, when the one
+    /// is cut off and the other not to be asked.
+    fn request(&mut self, page: PageIndex) -> Option<(Lane, Message)> {
+        if self.places.has_holder(page) {
+            self.places.fetch(page).map(|via| (Lane::Fetch(usize::from(via)), Message::Fetch(page)))
+        } else {
+            self.asks.then_some((Lane::Asks, Message::Ask(page)))
+        }
+    }
+
+    /// A page comes from an intermediary; whether it is of use.
+    pub(crate) fn fetched(&mut self, page: PageIndex, frame: u32, content: Content) -> bool {
+        let wanted = self.places.get(page).is_some_and(|place| frame >= place.frame) && self.memory.get(page).is_none();
+        if wanted {
+            self.memory.put(page, content);
+            self.places.arrived(page, frame);
+            self.waiting_for.remove(&page);
+        }
+        wanted
+    }
+
+    /// Requests that an intermediary can be sent now: those of the guest first, then those of the gathering.
+    pub(crate) fn requests(&mut self) -> Vec<(Lane, Message)> {
+        let waiting: Vec<PageIndex> = self.waiting_for.iter().copied().filter(|&page| self.places.has_holder(page)).collect();
+        let urgent: Vec<(PageIndex, u16)> = waiting.into_iter().filter_map(|p| Some((p, self.places.fetch(p)?))).collect();
+        let gathered = self.places.gather(WINDOW);
+        let all = urgent.into_iter().chain(gathered);
+        all.map(|(page, via)| (Lane::Fetch(usize::from(via)), Message::Fetch(page))).collect()
+    }
+
+    /// An intermediary has failed: what the guest waits for there is asked of the source, if that may still be asked.
+    pub(crate) fn ask_elsewhere(&mut self) -> Vec<(Lane, Message)> {
+        self.ask_again().replies
     }
 
     /// What an earlier migration has left here is gone; so is what it was told.
     fn begin_session(&mut self, session: u32) {
         let kept = (self.refuses_room, self.refuses_resume, self.bug);
+        let places = self.places.renewed();
         *self = Destination::new(self.pages);
         (self.refuses_room, self.refuses_resume, self.bug) = kept;
+        self.places = places;
         self.session = session;
     }
 
@@ -86,6 +154,9 @@ impl Destination {
                     self.started.is_some() && self.memory.get(page).is_some() && self.bug != Some(Bug::RunningGuestOverwritten);
                 if !own {
                     self.memory.put(page, content.unwrap_or(ZEROS));
+                    if self.bug != Some(Bug::OlderPlaceBelieved) {
+                        self.places.arrived(page, batch.frame);
+                    }
                     self.waiting_for.remove(&page);
                     effect.touched.push(page);
                 }
@@ -120,10 +191,13 @@ impl Destination {
             Order::Reserve => self.holds = true,
             Order::Prepare => self.asks = true,
             Order::State(steps) => self.state = Some(*steps),
-            Order::Discard(pages) => {
+            Order::Discard { pages, below } => {
                 if self.bug != Some(Bug::DiscardIgnored) {
                     pages.iter().for_each(|&page| self.memory.discard(page));
                     effect.touched.extend(pages);
+                }
+                if self.bug != Some(Bug::OlderPlaceBelieved) {
+                    pages.iter().for_each(|&page| self.places.forget(page, *below));
                 }
             }
             Order::Resume if self.refuses_resume || self.never => {
@@ -141,10 +215,15 @@ impl Destination {
                 return Answer::Never;
             }
             Order::Redirect => self.asks = false,
+            Order::Serve => {
+                self.asks = true;
+                effect.replies = self.ask_again().replies;
+            }
             Order::Abort => {
                 self.over = true;
                 self.holds = false;
                 self.memory = Memory::missing(self.pages);
+                self.places = self.places.renewed();
             }
         }
         Answer::Done
@@ -152,14 +231,17 @@ impl Destination {
 
     /// Connections are new: requests that were on the old ones may be lost.
     fn ask_again(&mut self) -> Effect {
-        let asked = if self.asks { self.waiting_for.iter().map(|&p| (Lane::Asks, Message::Ask(p))).collect() } else { Vec::new() };
-        Effect { replies: asked, ..Effect::default() }
+        let lacking = self.waiting_for.iter().filter(|&&page| self.asks && !self.places.has_holder(page));
+        Effect { replies: lacking.map(|&p| (Lane::Asks, Message::Ask(p))).collect(), ..Effect::default() }
     }
 
-    /// The guest waits for a page that is not here: the request, unless it is on its way already. `None` when there is nobody
-    /// whom it could ask.
+    /// The guest waits for a page that is not here: the request, unless it is on its way already. `None` when nobody has told where
+    /// it is and there is nobody whom it could ask.
     pub(crate) fn ask(&mut self, page: PageIndex) -> Option<Vec<(Lane, Message)>> {
         let fresh = self.waiting_for.insert(page);
-        self.asks.then(|| if fresh { vec![(Lane::Asks, Message::Ask(page))] } else { Vec::new() })
+        if !self.asks && self.places.get(page).is_none() {
+            return None;
+        }
+        Some(if fresh { self.request(page).into_iter().collect() } else { Vec::new() })
     }
 }

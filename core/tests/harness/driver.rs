@@ -8,6 +8,7 @@ use livemig_core::vocabulary::{CmdId, Command, Event, Failure, Peer, Region, Rep
 use super::bugs::Bug;
 use super::channel::Lane;
 use super::guest::{Access, Deed};
+use super::intermediary::ViaState;
 use super::memory::index;
 use super::wire::Order;
 use super::world::{Happening, World};
@@ -24,10 +25,13 @@ impl World {
                 self.run.resume_issued = true;
                 self.run.told_all_sent = self.source.hands.iter().all(|&n| n == 0);
             }
+            if let Command::Release = command {
+                self.check_release_order();
+            }
             match self.dead {
-                Some(Side::Source) => self.leave_undone(id, command),
-                Some(Side::Destination) | None if self.choices.exhaustive() => self.execute(id, command),
-                Some(Side::Destination) | None => {
+                Some(Side::Source) if !matches!(command, Command::Gather { .. }) => self.leave_undone(id, command),
+                Some(_) | None if self.choices.exhaustive() => self.execute(id, command),
+                Some(_) | None => {
                     let at = self.now + Span(self.choices.below(self.timing.local.0));
                     self.lanes.push(Lane::Agent, at, Happening::Execute(id, command));
                 }
@@ -62,6 +66,11 @@ impl World {
 
     /// Completes a command: the machine will hear of it.
     pub(crate) fn complete(&mut self, event: Event<Bitmap>) {
+        self.complete_send(false, event);
+    }
+
+    /// Completes a send: after what the machine has still to hear of its pages.
+    pub(crate) fn complete_send(&mut self, in_order: bool, event: Event<Bitmap>) {
         if let Event::Done { id, .. } | Event::Failed { id, .. } | Event::Recalled { id, .. } = &event {
             match self.run.outstanding.get_mut(id) {
                 Some(on_its_way) if !*on_its_way => *on_its_way = true,
@@ -72,7 +81,11 @@ impl World {
                 }
             }
         }
-        self.tell_later(event);
+        if in_order {
+            self.tell_in_order(event);
+        } else {
+            self.tell_later(event);
+        }
     }
 
     pub(crate) fn done(&mut self, id: CmdId, reply: Reply<Bitmap>) {
@@ -118,7 +131,7 @@ impl World {
 
     pub(crate) fn execute(&mut self, id: CmdId, command: Command<Bitmap>) {
         match command {
-            Command::Reserve { .. } => self.order(id, Order::Reserve),
+            Command::Reserve { intermediaries, .. } => self.reserve(id, &intermediaries),
             Command::Prepare { elide_zero_pages, .. } => {
                 self.run.elide_zero_pages = elide_zero_pages;
                 self.source.tracker.start(self.guest.pages());
@@ -162,31 +175,54 @@ impl World {
             Command::DiscardStale { set } => {
                 self.take_of_region(Region::Memory, &set);
                 self.hand_over(&set);
-                let pages = set.iter().collect();
+                let pages: Vec<PageIndex> = set.iter().collect();
+                self.source.places.newer_is_sent(&pages);
                 self.source.stale.insert(id, set);
-                self.order(id, Order::Discard(pages));
+                self.order(id, Order::Discard { pages, below: self.source.next_frame });
             }
             Command::Resume { side: Side::Source } => self.guest_starts_again_at_source(id),
             Command::Resume { side: Side::Destination } => self.order(id, Order::Resume),
             Command::ServeFaults => {
                 self.source.serving = true;
                 self.serve_wanted();
-                self.done(id, Reply::ServingFaults);
+                if std::mem::take(&mut self.source.places.redirected) {
+                    self.coverage.served_again += 1;
+                    self.order(id, Order::Serve);
+                } else {
+                    self.done(id, Reply::ServingFaults);
+                }
             }
             Command::RedirectFaults if self.bug == Some(Bug::ReleaseBeforeRedirect) => {
                 self.done(id, Reply::FaultsRedirected { at: self.now });
             }
-            Command::RedirectFaults => self.order(id, Order::Redirect),
-            // Nothing is staged anywhere, so everything has been gathered.
-            Command::Reclaim { .. } => self.done(id, Reply::Reclaimed(Bitmap::default())),
-            Command::Gather { .. } => self.done(id, Reply::Gathered { at: self.now }),
+            Command::RedirectFaults => self.redirect(id),
+            Command::Reclaim { via } => self.reclaim(id, via),
+            Command::Gather { limit } => self.gather(id, limit),
             Command::Watch(watch) => self.begin_watch(id, watch),
             Command::Release => {
                 self.check_release();
                 self.source.released = true;
+                self.check_gathering();
                 self.done(id, Reply::Released);
             }
-            Command::Abort => self.order(id, Order::Abort),
+            Command::Abort => {
+                self.run.aborting = true;
+                self.free_intermediaries(Side::Source);
+                self.order(id, Order::Abort);
+            }
+        }
+    }
+
+    /// Asks everybody for room.
+    fn reserve(&mut self, id: CmdId, intermediaries: &[u16]) {
+        let host = |via: u16| &self.vias[usize::from(via)];
+        if let Some(&via) = intermediaries.iter().find(|&&via| host(via).state == ViaState::Dead) {
+            self.fail(id, Failure::Unreachable(Peer::Intermediary(via)));
+        } else if let Some(&via) = intermediaries.iter().find(|&&via| host(via).refuses_room) {
+            self.coverage.reserved_without += 1;
+            self.fail(id, Failure::Refused(Peer::Intermediary(via)));
+        } else {
+            self.order(id, Order::Reserve);
         }
     }
 
@@ -198,6 +234,7 @@ impl World {
 
     fn collect(&mut self, id: CmdId, region: Region, limit: Option<Bytes>, into: Option<CmdId>) {
         let mut set = self.source.tracker.collect(self.guest.region(region), limit);
+        self.source.places.newer_is_sent(&set.iter().collect::<Vec<_>>());
         if self.bug == Some(Bug::DirtyBitDropped)
             && let Some(first) = set.next_at(PageIndex(0))
         {
@@ -234,9 +271,21 @@ impl World {
     /// Everything that the agent had to do remains undone, and everything that it had is gone.
     pub(crate) fn source_failed(&mut self) {
         let gone = Failure::Unreachable(Peer::Source);
+        let mut spared: Option<CmdId> = self.destination.places.gathering.map(|g| g.id);
         for happening in self.lanes.drain(Lane::Agent) {
             let Happening::Execute(id, command) = happening else { unreachable!("the agent carries out commands") };
-            self.leave_undone(id, command);
+            if let Command::Gather { .. } = command {
+                spared = Some(id);
+                self.lanes.push(Lane::Agent, self.now, Happening::Execute(id, command));
+            } else {
+                self.leave_undone(id, command);
+            }
+        }
+        if spared.is_some() && self.destination.places.gathering.is_some() && self.choices.percent(self.timing.gives_up_percent) {
+            // The order came through the source, and so would the answer: it has to be given again by somebody else.
+            self.destination.places.gathering = None;
+            spared = None;
+            self.coverage.gathering_repeated += 1;
         }
         self.fail_sends(gone);
         self.source.watches.clear();
@@ -244,7 +293,13 @@ impl World {
         for (id, unsent) in std::mem::take(&mut self.source.stale) {
             self.fail_with(id, gone, unsent);
         }
-        let undone: Vec<CmdId> = self.run.outstanding.iter().filter(|(_, on_its_way)| !**on_its_way).map(|(&id, _)| id).collect();
+        let undone: Vec<CmdId> = self
+            .run
+            .outstanding
+            .iter()
+            .filter(|(id, on_its_way)| !**on_its_way && Some(**id) != spared)
+            .map(|(&id, _)| id)
+            .collect();
         for id in undone {
             self.fail(id, gone);
         }

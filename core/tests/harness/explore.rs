@@ -18,6 +18,7 @@ use super::channel::Lane;
 use super::choice::{Choices, next_script};
 use super::faults::FaultKind;
 use super::guest::{GuestSetup, Habit, Pattern};
+use super::intermediary::Intermediary;
 use super::scenario::{AboutResume, Timing};
 use super::world::{Happening, World};
 
@@ -33,6 +34,8 @@ pub(crate) struct Tiny {
     pub(crate) strike: Option<FaultKind>,
     pub(crate) about_resume: AboutResume,
     pub(crate) bug: Option<Bug>,
+    /// Intermediaries, with room for everything.
+    pub(crate) vias: u16,
 }
 
 /// What an exploration has seen.
@@ -105,6 +108,7 @@ impl Tiny {
     }
 
     fn begin(&self, world: &mut World) {
+        world.vias = (0..self.vias).map(|via| Intermediary::new(via, PAGES)).collect();
         world.begin(self.spec.clone(), Vec::new());
         if let Some(kind) = self.strike {
             world.lanes.push(Lane::World, Time::ZERO, Happening::Strike(kind));
@@ -139,7 +143,7 @@ impl World {
     fn fingerprint(&self) -> u64 {
         let mut print = Fingerprint(DefaultHasher::new());
         // What the ledger has noted has no influence on what follows.
-        let parts: [&dyn Debug; 13] = [
+        let parts: [&dyn Debug; 15] = [
             &self.lanes,
             &self.guest,
             &self.source,
@@ -148,11 +152,13 @@ impl World {
             &self.run.outstanding,
             &self.run.resume_issued,
             &self.run.never_proven,
-            &(self.run.cancelled, self.run.abort_failed, self.run.told_all_sent),
+            &(self.run.cancelled, self.run.abort_failed, self.run.aborting, self.run.told_all_sent),
             &self.cut,
             &self.dead,
             &self.resume_loses,
             &self.ideal,
+            &self.vias,
+            &(&self.run.known_dead, self.run.pages_lost),
         ];
         for part in parts {
             write!(print, "{part:?};").expect("hashing cannot fail");

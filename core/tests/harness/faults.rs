@@ -7,6 +7,7 @@ use livemig_core::vocabulary::{Event, Peer, Reply, Side};
 
 use super::channel::Lane;
 use super::choice::Choices;
+use super::coverage::KILLABLE;
 use super::world::{Cut, Happening, World};
 
 /// Something that goes wrong once, a number of steps after the migration has entered a phase.
@@ -37,13 +38,22 @@ pub(crate) enum FaultKind {
     ResumeRefused,
     /// The order to resume is lost, or the answer to it, and the source does not try again.
     ResumeLost { order: bool },
+    /// An intermediary has no room for anything.
+    StageRefused { via: u16 },
+    /// An intermediary is gone.
+    KillVia { via: u16 },
+    /// The link to an intermediary is cut and restored later; what is on it waits, or is lost in part.
+    CutVia { via: u16, lossy: bool, outage: Span },
 }
 
 /// The number of kinds that [`FaultKind::index`] tells apart.
-pub(crate) const FAULT_KINDS: usize = 13;
+pub(crate) const FAULT_KINDS: usize = 17;
 
 impl FaultKind {
-    pub(crate) fn draw(draw: &mut Choices, outage: Span) -> FaultKind {
+    pub(crate) fn draw(draw: &mut Choices, outage: Span, vias: u64) -> FaultKind {
+        if vias > 0 && draw.percent(45) {
+            return FaultKind::draw_of_intermediary(draw, outage, vias);
+        }
         let host = if draw.percent(50) { Side::Source } else { Side::Destination };
         match draw.below(17) {
             0..3 => FaultKind::Cut { lossy: draw.percent(60), outage },
@@ -58,16 +68,27 @@ impl FaultKind {
         }
     }
 
+    fn draw_of_intermediary(draw: &mut Choices, outage: Span, vias: u64) -> FaultKind {
+        let via = u16::try_from(draw.below(vias)).unwrap();
+        match draw.below(8) {
+            0 => FaultKind::StageRefused { via },
+            1..5 => FaultKind::KillVia { via },
+            _ => FaultKind::CutVia { via, lossy: draw.percent(50), outage },
+        }
+    }
+
     /// The phase outside of which it has no meaning.
     pub(crate) fn only_in(self) -> Option<Phase> {
         match self {
-            FaultKind::RoomRefused => Some(Phase::Waiting),
+            FaultKind::RoomRefused | FaultKind::StageRefused { .. } => Some(Phase::Waiting),
             FaultKind::ResumeRefused | FaultKind::ResumeLost { .. } => Some(Phase::Switch),
             FaultKind::Cut { .. }
             | FaultKind::Reset
             | FaultKind::Outage { .. }
             | FaultKind::Kill { .. }
             | FaultKind::Nonsense
+            | FaultKind::KillVia { .. }
+            | FaultKind::CutVia { .. }
             | FaultKind::Cancel => None,
         }
     }
@@ -87,6 +108,10 @@ impl FaultKind {
             FaultKind::ResumeRefused => 10,
             FaultKind::ResumeLost { order: true } => 11,
             FaultKind::ResumeLost { order: false } => 12,
+            FaultKind::StageRefused { .. } => 13,
+            FaultKind::KillVia { .. } => 14,
+            FaultKind::CutVia { lossy: false, .. } => 15,
+            FaultKind::CutVia { lossy: true, .. } => 16,
         }
     }
 
@@ -105,7 +130,20 @@ impl FaultKind {
             "resume refused",
             "resume order lost",
             "resume answer lost",
+            "no room at an intermediary",
+            "intermediary killed",
+            "link to an intermediary cut, nothing lost",
+            "link to an intermediary cut, data lost",
         ][index]
+    }
+
+    /// The phases in which the kind with this index strikes.
+    pub(crate) fn phases(index: usize) -> &'static [Phase] {
+        match index {
+            9 | 13 => &[Phase::Waiting],
+            10..13 => &[Phase::Switch],
+            _ => &KILLABLE,
+        }
     }
 }
 
@@ -173,6 +211,15 @@ impl World {
                 self.resume_loses = Some(order);
                 true
             }
+            FaultKind::StageRefused { via } => match self.vias.get_mut(usize::from(via)) {
+                Some(host) => {
+                    host.refuses_room = true;
+                    true
+                }
+                None => false,
+            },
+            FaultKind::KillVia { via } => self.kill_intermediary(via),
+            FaultKind::CutVia { via, lossy, outage } => self.cut_intermediary(via, lossy, outage),
         }
     }
 
@@ -182,6 +229,7 @@ impl World {
         }
         self.cut = Some(cut);
         self.lanes.cut_link();
+        self.lanes.set_away(cut.away);
         if cut.lossy {
             self.lose_some();
         }
@@ -204,6 +252,7 @@ impl World {
     pub(crate) fn restore(&mut self) {
         let Some(cut) = self.cut.take() else { return };
         self.lanes.restore_link();
+        self.lanes.set_away(None);
         self.arm_vcpus();
         if cut.lossy {
             self.reconnect();
@@ -224,8 +273,13 @@ impl World {
         }
         self.dead = Some(host);
         self.lanes.silence_connections();
+        self.lanes.silence_side(host);
+        self.lanes.set_away(None);
         match host {
-            Side::Source => self.source_failed(),
+            Side::Source => {
+                self.source_failed();
+                self.check_gathering();
+            }
             Side::Destination => self.destination_failed(),
         }
         let event = Event::PeerDead { peer: peer(host), recoverable: false };
@@ -246,7 +300,8 @@ impl World {
             said.push(Event::Requested);
         }
         if let Some(&id) = self.run.outstanding.keys().next() {
-            said.push(Event::Done { id, reply: Reply::Gathered { at: self.now } });
+            let gathers = matches!(phase, Phase::Preparation | Phase::Rollback);
+            said.push(Event::Done { id, reply: if gathers { Reply::Gathered { at: self.now } } else { Reply::Reserved } });
         }
         for event in said {
             let what = format!("{event:?}");

@@ -5,7 +5,9 @@ use livemig_core::machine::{Ending, Migration, Outcome, Phase};
 use livemig_core::units::{Bytes, PageIndex, Span, Time};
 use livemig_core::vocabulary::Side;
 
+use super::intermediary::{Intermediary, ViaState};
 use super::memory::{index, version};
+use super::places::Place;
 use super::world::World;
 
 /// Up to this many pages are all checked after every step; of larger memories, those that the step has touched.
@@ -29,20 +31,22 @@ impl World {
     }
 
     /// The newest version of the page is in a live, known place, nobody presents an older one as the newest, and if the
-    /// destination lacks it, somebody is responsible for sending it.
+    /// destination lacks it, somebody is responsible for sending it, or has it for the destination to fetch.
     fn check_page(&mut self, page: PageIndex) {
-        if self.guest_died || self.dead.is_some() || self.violation.is_some() {
+        if self.guest_died || self.dead == Some(Side::Destination) || self.violation.is_some() {
             return;
         }
+        let source_lives = self.dead.is_none();
         let newest = self.ideal[index(page)];
         let source = self.source.memory.get(page).expect("the source forgets nothing");
         let destination = self.destination.memory.get(page);
         if self.destination.started.is_none() {
-            if source != newest {
+            if source_lives && source != newest {
                 self.broken(format!("the source has version {} of page {}, not {}", version(source), page.0, version(newest)));
             }
             let lacking = destination != Some(newest);
-            if lacking && self.destination.holds && self.source.tracker.tracking() && !self.is_accounted_for(page) {
+            let promised = source_lives && !self.run.aborting && self.destination.holds && self.source.tracker.tracking();
+            if lacking && promised && !self.is_accounted_for(page) {
                 self.broken(format!("nobody will send page {}", page.0));
             }
         } else if let Some(content) = destination {
@@ -54,17 +58,53 @@ impl World {
                     version(newest)
                 ));
             }
-        } else if self.source.released {
+        } else if let Some(place) = self.destination.places.get(page) {
+            self.check_place(page, place);
+        } else if self.source.released && source_lives {
             self.broken(format!("page {} is missing at the destination, and the source is released", page.0));
-        } else if source != newest {
+        } else if source_lives && source != newest {
             self.broken(format!("nobody has the newest version of page {}", page.0));
-        } else if self.phase() != Phase::Ended && !self.is_responsible(page) {
+        } else if source_lives && self.phase() != Phase::Ended && !self.is_responsible(page) && !self.is_staged(page) {
             self.broken(format!("page {} is missing at the destination, and nobody will send it", page.0));
         }
     }
 
+    /// The destination lacks a page of the running guest, and knows where it is.
+    fn check_place(&mut self, page: PageIndex, place: Place) {
+        let newest = self.ideal[index(page)];
+        let mut held = false;
+        for via in place.holders.iter() {
+            let host = &self.vias[usize::from(via)];
+            if host.state == ViaState::Dead {
+                continue;
+            }
+            held = true;
+            match host.get(page) {
+                Some((frame, content)) if frame >= place.frame && content == newest => {}
+                Some((_, content)) => {
+                    let (old, new) = (version(content), version(newest));
+                    self.broken(format!("the destination would fetch version {old} of page {}, not {new}", page.0));
+                }
+                None => self.broken(format!("page {} is not where the destination believes it is", page.0)),
+            }
+        }
+        // Every intermediary that had it has failed. As long as the source has it, it will be sent once more.
+        let safe = self.source.released || self.dead.is_some() || self.phase() == Phase::Ended;
+        if !held && !safe && !self.is_responsible(page) && !self.is_staged(page) {
+            self.broken(format!("page {} is gone with an intermediary, and nobody will send it", page.0));
+        }
+    }
+
+    /// Whether the source knows of an intermediary that has the newest version, or will take the page back from one that has failed.
+    fn is_staged(&self, page: PageIndex) -> bool {
+        let newest = self.ideal[index(page)];
+        let places = &self.source.places;
+        let kept = |via: u16| self.vias[usize::from(via)].get(page).is_some_and(|(_, content)| content == newest);
+        places.is_lost(page) || places.get(page).is_some_and(|place| place.holders.iter().any(kept))
+    }
+
     fn is_accounted_for(&self, page: PageIndex) -> bool {
-        self.source.tracker.is_dirty(page) || self.is_responsible(page)
+        self.source.tracker.is_dirty(page) || self.is_responsible(page) || self.is_staged(page)
     }
 
     fn is_responsible(&self, page: PageIndex) -> bool {
@@ -98,11 +138,32 @@ impl World {
 
     /// The source is about to forget the guest.
     pub(crate) fn check_release(&mut self) {
-        let missing = self.guest.pages() - self.destination.memory.present();
-        if missing > 0 || self.destination.started.is_none() {
-            self.broken(format!("the source is released while {missing} pages are missing at the destination"));
+        if self.destination.started.is_none() {
+            self.broken("the source is released before the guest has started at the destination".into());
+        }
+        let lacking: Vec<PageIndex> = self.lacking().filter(|&page| self.destination.places.get(page).is_none()).collect();
+        if let Some(page) = lacking.first() {
+            let count = lacking.len();
+            self.broken(format!("the source is released while {count} pages are nowhere else, such as page {}", page.0));
         }
         self.check_all_pages();
+    }
+
+    /// The machine wants the source released: every page is at the destination, or at an intermediary of which the machine does not
+    /// know that it has failed.
+    pub(crate) fn check_release_order(&mut self) {
+        let known_dead = &self.run.known_dead;
+        let lost = self.lacking().find(|&page| {
+            let place = self.destination.places.get(page);
+            place.is_none_or(|place| place.holders.iter().all(|via| known_dead.contains(&via)))
+        });
+        if let Some(page) = lost.filter(|_| !self.guest_died && self.dead.is_none()) {
+            self.broken(format!("the source is to be released, and nobody else is known to have page {}", page.0));
+        }
+    }
+
+    fn lacking(&self) -> impl Iterator<Item = PageIndex> {
+        (0..self.guest.pages()).map(PageIndex).filter(|&page| self.destination.memory.get(page).is_none())
     }
 
     /// Nothing happens any more.
@@ -137,10 +198,13 @@ impl World {
         let parts = downtime.map_or(Span::ZERO, |d| d.memory + d.state + d.activation);
         let completed = outcome == Outcome::Completed;
         let lasted = self.now - Time::ZERO;
+        let gathered = bytes.gathered;
         let wrong = if metrics.outcome != outcome {
             Some("the outcome")
         } else if pages != Bytes(self.source.wire) {
             Some("the bytes of pages")
+        } else if gathered != Bytes(self.destination.gathered) {
+            Some("the bytes gathered")
         } else if completed && metrics.total_migration_time.is_none() {
             Some("the total migration time")
         } else if completed && (downtime.is_none() || (self.dead.is_none() && metrics.eviction_time.is_none())) {
@@ -167,6 +231,7 @@ impl World {
             self.broken("the migration has completed, and the guest does not run at the destination".into());
         }
         self.check_memory(Side::Destination);
+        self.check_freed();
         if let Some(vcpu) = self.guest.blocked.iter().position(Option::is_some) {
             self.broken(format!("vCPU {vcpu} waits for a page for ever"));
         }
@@ -186,6 +251,15 @@ impl World {
             self.broken(format!("the migration is {}, and the destination has not been freed", outcome.name()));
         }
         self.check_memory(Side::Source);
+        self.check_freed();
+    }
+
+    /// Intermediaries keep nothing of a migration that has ended undisturbed.
+    fn check_freed(&mut self) {
+        let kept: u64 = self.vias.iter().map(Intermediary::pages).sum();
+        if kept > 0 && !self.run.disturbed {
+            self.broken(format!("intermediaries keep {kept} pages of a migration that is over"));
+        }
     }
 
     fn check_undecided(&mut self) {
@@ -201,8 +275,12 @@ impl World {
     fn check_lost(&mut self) {
         let safe = match self.guest.runs_at {
             Some(Side::Source) => true,
-            Some(Side::Destination) => self.run.told_all_sent && self.destination.memory.present() == self.guest.pages(),
-            None => self.dead.is_none(),
+            // Of what may be staged the machine cannot know whether the destination had fetched it when the source failed.
+            Some(Side::Destination) => {
+                let whole = self.destination.memory.present() == self.guest.pages();
+                self.run.told_all_sent && whole && !self.run.may_stage
+            }
+            None => self.dead.is_none() && !self.run.pages_lost,
         };
         if safe {
             self.broken("the guest is given up for lost, and is not".into());

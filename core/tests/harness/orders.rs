@@ -28,11 +28,11 @@ impl World {
         match order {
             Order::Fence(_) => {}
             Order::Resume => self.fail(id, self.no_answer_to_resume()),
-            Order::Discard(_) => {
+            Order::Discard { .. } => {
                 let unsent = self.source.stale.remove(&id).expect("kept with its order");
                 self.fail_with(id, Failure::Unreachable(Peer::Destination), unsent);
             }
-            Order::Reserve | Order::Prepare | Order::State(_) | Order::Redirect | Order::Abort => {
+            Order::Reserve | Order::Prepare | Order::State(_) | Order::Redirect | Order::Serve | Order::Abort => {
                 self.run.abort_failed |= matches!(order, Order::Abort);
                 self.fail(id, Failure::Unreachable(Peer::Destination));
             }
@@ -40,17 +40,20 @@ impl World {
     }
 
     pub(crate) fn source_receives(&mut self, message: &Message) {
-        match *message {
+        match message {
             Message::Ack { frame } => {
                 self.note(|| format!("ack {frame}"));
-                self.acknowledged(frame);
+                self.acknowledged(*frame);
             }
-            Message::Ask(page) => self.asked(page),
-            Message::LastAsk { id } => self.answered(id, Answer::Done),
-            Message::Answer { id, answer } => self.answered(id, answer),
-            Message::Pages(_) | Message::Order { .. } | Message::Hello => {
-                unreachable!("a message to the destination arrives at the source")
+            Message::Ask(page) => self.asked(*page),
+            Message::LastAsk { id } => self.answered(*id, Answer::Done),
+            Message::Answer { id, answer } => self.answered(*id, *answer),
+            Message::Located { frame } => self.location_known(*frame),
+            Message::Stored { via, frame, refused } => {
+                self.note(|| format!("{via} has stored {frame} without {refused:?}"));
+                self.stored(*via, *frame, refused);
             }
+            other => unreachable!("{other:?} arrives at the source"),
         }
     }
 
@@ -62,7 +65,7 @@ impl World {
             (Order::Reserve, _) => self.done(id, Reply::Reserved),
             (Order::Prepare, _) => self.done(id, Reply::Prepared),
             (Order::State(_), _) => self.done(id, Reply::StateSent { wire: Bytes(4096) }),
-            (Order::Discard(_), _) => {
+            (Order::Discard { .. }, _) => {
                 let set = self.source.stale.remove(&id).expect("kept with its order");
                 self.done(id, Reply::Discarded(set));
             }
@@ -74,6 +77,7 @@ impl World {
                 }
             }
             (Order::Redirect, _) => self.done(id, Reply::FaultsRedirected { at: self.now }),
+            (Order::Serve, _) => self.done(id, Reply::ServingFaults),
             (Order::Abort, _) => self.done(id, Reply::Aborted),
         }
     }
@@ -97,9 +101,7 @@ impl World {
             self.coverage.gave_up += 1;
             self.new_epoch();
             self.fail_sends(Failure::Unreachable(Peer::Destination));
-            for id in self.source.orders.keys().copied().collect::<Vec<_>>() {
-                self.fail_order(id);
-            }
+            self.fail_orders();
             return;
         }
         let resume = self.source.orders.iter().find(|(_, order)| matches!(order, Order::Resume)).map(|(&id, _)| id);
@@ -133,8 +135,16 @@ impl World {
 
     pub(crate) fn destination_failed(&mut self) {
         self.fail_sends(Failure::Unreachable(Peer::Destination));
+        self.fail_orders();
+        if let Some(gathering) = self.destination.places.gathering.take() {
+            self.fail(gathering.id, Failure::Unreachable(Peer::Destination));
+        }
+    }
+
+    fn fail_orders(&mut self) {
         for id in self.source.orders.keys().copied().collect::<Vec<_>>() {
             self.fail_order(id);
         }
+        self.fail_redirect();
     }
 }

@@ -1,15 +1,16 @@
 //! What a migration of the swarm is made of, drawn from its seed.
 
+use livemig_core::machine::Phase;
 use livemig_core::policy::selection::{SelectionPolicy, TrafficSensitive};
 use livemig_core::policy::snapshot::{Adaptive, Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Clark, Escalation, FixedRounds, KubeVirt, PMigrate, Qemu, SimGrid, StopRule};
 use livemig_core::policy::throttle::{AutoConverge, CpuScheduling, DirtyLimit, Start, ThrottlePolicy};
 use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
-use livemig_core::strategy::{Ahead, LiveCopy, PRESETS, Push, Spec, Transfer};
+use livemig_core::strategy::{Ahead, Gather, GatherWhen, LiveCopy, PRESETS, Push, Scatter, Spec, Transfer};
 use livemig_core::units::{Bytes, PAGE_SIZE, Rate, Span};
 use livemig_core::vocabulary::{Channels, Prepaging};
 
-use super::channel::{MAX_STREAMS, MAX_VCPUS};
+use super::channel::{MAX_STREAMS, MAX_VCPUS, MAX_VIAS};
 use super::choice::Choices;
 use super::coverage::KILLABLE;
 use super::faults::{Fault, FaultKind};
@@ -57,6 +58,8 @@ pub(crate) struct Scenario {
     pub(crate) guest: GuestSetup,
     pub(crate) timing: Timing,
     pub(crate) faults: Vec<Fault>,
+    /// How many pages each intermediary has room for.
+    pub(crate) vias: Vec<u64>,
 }
 
 impl Scenario {
@@ -75,11 +78,12 @@ impl Scenario {
         if spec.ahead.is_some() && draw.percent(85) {
             timing.notice = Some(Span(page.0 * pages * draw.below(60) / 10));
         }
-        let faults = faults(draw, page, spec.link_patience);
+        let vias = if spec.uses_intermediaries() || draw.percent(10) { intermediaries(draw, pages) } else { Vec::new() };
+        let faults = faults(draw, page, spec.link_patience, vias.len() as u64);
         if spec.check_disk().is_ok() && draw.percent(35) {
             guest.disk = 1 + draw.below(pages - 1);
         }
-        Scenario { preset: preset.name, spec, guest, timing, faults }
+        Scenario { preset: preset.name, spec, guest, timing, faults, vias }
     }
 
     /// Whether the strategy itself may give the migration up.
@@ -87,6 +91,22 @@ impl Scenario {
         self.spec.timeout.is_some_and(|t| t.then == OnTimeout::Abort)
             || matches!(&self.spec.live, Some(LiveCopy { stop: StopRule::KubeVirt(_), .. }))
     }
+}
+
+/// Some have room for everything, others soon have none.
+fn intermediaries(draw: &mut Choices, pages: u64) -> Vec<u64> {
+    let count = if draw.percent(10) { 0 } else { 1 + draw.below(MAX_VIAS as u64) };
+    (0..count).map(|_| if draw.percent(70) { pages } else { draw.below(pages) }).collect()
+}
+
+/// Pages go to intermediaries too.
+fn scatter(draw: &mut Choices, page: Span) -> Option<Scatter> {
+    draw.percent(60).then(|| {
+        let limit = draw.percent(30).then(|| Rate(PAGE_SIZE as f64 / page.as_secs_f64() * (1 + draw.below(20)) as f64 / 10.0));
+        let when = if draw.percent(50) { GatherWhen::Concurrent } else { GatherWhen::AfterEviction };
+        let copies = 1 + u16::try_from(draw.below(2)).unwrap();
+        Scatter { direct: draw.percent(50), copies, gather: Gather { limit, when } }
+    })
 }
 
 /// Mostly tiny, because what goes wrong goes wrong with few pages too; now and then several words of a bitmap.
@@ -168,7 +188,7 @@ fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
         };
         *ahead = Ahead { passes: u32::try_from(draw.below(4)).unwrap(), snapshots, staging: false };
         // Snapshots may also be followed by post-copy, with or without rounds before it.
-        spec.push = draw.percent(30).then(Push::default);
+        spec.push = draw.percent(50).then(Push::default);
         if spec.push.is_some() && draw.percent(50) {
             spec.live = None;
         }
@@ -179,7 +199,7 @@ fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
     if let Some(push) = &mut spec.push {
         let pivots = u16::try_from(draw.below(5)).unwrap();
         let prepaging = if pivots == 0 { Prepaging::AddressOrder } else { Prepaging::Bubbling { pivots } };
-        *push = Push { prepaging, scatter: None };
+        *push = Push { prepaging, scatter: scatter(draw, page) };
     }
     if spec.live.is_some() && spec.push.is_some() && draw.percent(25) {
         spec.selection = Some(SelectionPolicy::Traffic(TrafficSensitive::default()));
@@ -199,6 +219,10 @@ fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
         CompletionTimeout { per_gib, then }
     });
     spec.link_patience = Span(page.0 * (1 + draw.below(400)));
+    let fetches_all = spec.push.is_some() && spec.selection.is_none() && spec.timeout.is_none_or(|t| t.then != OnTimeout::Pause);
+    if let Some(ahead) = &mut spec.ahead {
+        ahead.staging = fetches_all && draw.percent(60);
+    }
 }
 
 fn stop_rule(page: Span, draw: &mut Choices) -> StopRule {
@@ -221,7 +245,17 @@ fn stop_rule(page: Span, draw: &mut Choices) -> StopRule {
     }
 }
 
-fn faults(draw: &mut Choices, page: Span, patience: Span) -> Vec<Fault> {
+/// The rarer phases of migrations with intermediaries more often than others.
+fn phase(draw: &mut Choices, staging: bool) -> Phase {
+    match draw.below(10) {
+        0 | 1 if staging => Phase::Gather,
+        2 if staging => Phase::Snapshots,
+        3 if staging => Phase::Rollback,
+        _ => KILLABLE[usize::try_from(draw.below(KILLABLE.len() as u64)).unwrap()],
+    }
+}
+
+fn faults(draw: &mut Choices, page: Span, patience: Span, vias: u64) -> Vec<Fault> {
     let count = match draw.below(10) {
         0..3 => 0,
         3..7 => 1,
@@ -231,8 +265,8 @@ fn faults(draw: &mut Choices, page: Span, patience: Span) -> Vec<Fault> {
     let mut faults = Vec::new();
     for _ in 0..count {
         let outage = if draw.percent(30) { Span(patience.0 + page.0) } else { Span(page.0 * (1 + draw.below(300))) };
-        let kind = FaultKind::draw(draw, outage);
-        let phase = kind.only_in().unwrap_or_else(|| KILLABLE[usize::try_from(draw.below(KILLABLE.len() as u64)).unwrap()]);
+        let kind = FaultKind::draw(draw, outage, vias);
+        let phase = kind.only_in().unwrap_or_else(|| phase(draw, vias > 0));
         let within = 1 << draw.below(6);
         let after = draw.below(within);
         faults.push(Fault { kind, phase, after });

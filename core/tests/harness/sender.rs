@@ -2,7 +2,7 @@
 //!
 //! A page of a send is in one of three places: in the send's plan, on its way in a batch, or (when it has joined the send while
 //! an older version of it was on its way) due *again* as soon as that batch is acknowledged. Two versions of a page are never
-//! on their way at once.
+//! on their way at once. Batches to intermediaries are in `staging`.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use livemig_core::vocabulary::{CmdId, Event, Failure, Joined, Reply, Send, Sent}
 
 use super::bugs::Bug;
 use super::channel::{DEMAND_ACKS, Lane, MAX_STREAMS};
-use super::memory::{ZEROS, index};
+use super::intermediary::Vias;
+use super::memory::{Content, ZEROS, index};
 use super::wire::{Batch, Message};
 use super::world::{Happening, World};
 
@@ -24,21 +25,63 @@ const MARK: u64 = 16;
 #[derive(Debug)]
 pub(crate) struct OutSend {
     pub(crate) id: CmdId,
-    plan: PushPlan,
-    flights: BTreeMap<u32, Flight>,
-    airborne: Bitmap,
-    again: Bitmap,
+    pub(super) plan: PushPlan,
+    pub(super) flights: BTreeMap<u32, Flight>,
+    pub(super) airborne: Bitmap,
+    pub(super) again: Bitmap,
     sent: Sent,
     skip_redirtied: bool,
     streams: usize,
+    pub(super) direct: bool,
+    /// Intermediaries to which its pages may go.
+    pub(super) via: Vec<u16>,
+    pub(super) copies: usize,
+    /// What the machine hears of it comes in order once an intermediary has refused pages of it.
+    pub(super) ordered: bool,
     recalled: bool,
 }
 
 #[derive(Debug)]
-struct Flight {
-    pages: Vec<PageIndex>,
-    /// `None` when the destination asked for it.
-    stream: Option<usize>,
+pub(super) struct Flight {
+    pub(super) pages: Vec<PageIndex>,
+    pub(super) way: Way,
+}
+
+/// How a batch travels.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// To the destination, on this connection.
+    Stream(usize),
+    /// To the destination, which has asked for it.
+    Demand,
+    /// To intermediaries.
+    Staged(Staged),
+}
+
+/// A batch on its way to intermediaries.
+#[derive(Debug)]
+pub(super) struct Staged {
+    pub(super) holders: Vias,
+    /// Those that have not answered.
+    pub(super) waits: Vias,
+    /// Pages for which there was no room, and where.
+    pub(super) refused: Vec<(u16, PageIndex)>,
+}
+
+impl Flight {
+    fn is_direct(&self) -> bool {
+        match self.way {
+            Way::Stream(_) | Way::Demand => true,
+            Way::Staged(_) => false,
+        }
+    }
+
+    pub(super) fn goes_to(&self, via: u16) -> bool {
+        match &self.way {
+            Way::Staged(staged) => staged.holders.contains(via),
+            Way::Stream(_) | Way::Demand => false,
+        }
+    }
 }
 
 impl OutSend {
@@ -52,22 +95,31 @@ impl OutSend {
     }
 
     fn batches_on(&self, stream: usize) -> usize {
-        self.flights.values().filter(|f| f.stream == Some(stream)).count()
+        self.flights.values().filter(|f| matches!(f.way, Way::Stream(s) if s == stream)).count()
+    }
+
+    /// Whether it has pages that may be put on a way.
+    pub(super) fn has_more(&self) -> bool {
+        !self.recalled && self.plan.left() > 0
     }
 
     fn is_over(&self) -> bool {
         self.flights.is_empty() && (self.recalled || self.plan.left() + self.again.count() == 0)
     }
 
-    /// What is on its way has to be sent again.
-    fn take_back(&mut self) {
-        for flight in std::mem::take(&mut self.flights).into_values() {
+    /// What is on these ways has to be sent again; whether there was anything.
+    pub(super) fn take_back(&mut self, ways: impl Fn(&Flight) -> bool) -> bool {
+        let (back, flights) = std::mem::take(&mut self.flights).into_iter().partition(|(_, flight)| ways(flight));
+        self.flights = flights;
+        let found = !back.is_empty();
+        for flight in back.into_values() {
             for page in flight.pages {
                 self.airborne.remove(page);
                 self.again.remove(page);
                 self.plan.requeue(Extent { first: page, pages: 1 });
             }
         }
+        found
     }
 
     fn into_unsent(self) -> Bitmap {
@@ -81,7 +133,7 @@ impl OutSend {
 
 impl World {
     pub(crate) fn begin_send(&mut self, id: CmdId, send: Send<Bitmap>) {
-        let Send { set, streams, skip_redirtied, order, .. } = send;
+        let Send { set, routes, streams, skip_redirtied, order, .. } = send;
         let asked_for: Vec<PageIndex> = self.source.wanted.iter().copied().filter(|&p| set.contains(p)).collect();
         let plan = PushPlan::new(set, order);
         self.source.sends.push(OutSend {
@@ -93,6 +145,10 @@ impl World {
             sent: Sent::default(),
             skip_redirtied,
             streams: usize::from(streams).min(MAX_STREAMS),
+            direct: routes.direct,
+            via: routes.via,
+            copies: usize::from(routes.copies),
+            ordered: false,
             recalled: false,
         });
         for page in asked_for {
@@ -109,10 +165,11 @@ impl World {
         self.end_sends();
     }
 
-    fn feed_all(&mut self) {
+    pub(super) fn feed_all(&mut self) {
         for stream in 0..MAX_STREAMS {
             self.feed(stream);
         }
+        self.feed_intermediaries();
     }
 
     /// Puts the next batch on a connection that has room.
@@ -121,13 +178,13 @@ impl World {
             if self.source.sends.iter().map(|s| s.batches_on(stream)).sum::<usize>() >= self.timing.window {
                 return;
             }
-            let Some(index) = self.source.sends.iter().position(|s| !s.recalled && s.streams > stream && s.plan.left() > 0) else {
+            let Some(index) = self.source.sends.iter().position(|s| s.direct && s.streams > stream && s.has_more()) else {
                 return;
             };
             let extent = self.source.sends[index].plan.next(self.timing.batch).expect("pages are left");
             let pages: Vec<PageIndex> = extent.iter().filter(|&page| !self.skips(index, page)).collect();
             if !pages.is_empty() {
-                self.launch(index, pages, Some(stream));
+                self.launch(index, pages, Way::Stream(stream));
             }
         }
     }
@@ -147,25 +204,19 @@ impl World {
     }
 
     /// Reads pages as they are now and sends them.
-    fn launch(&mut self, index: usize, pages: Vec<PageIndex>, stream: Option<usize>) {
+    pub(super) fn launch(&mut self, index: usize, pages: Vec<PageIndex>, way: Way) {
         let frame = self.source.next_frame;
         self.source.next_frame += 1;
-        let elide = self.run.elide_zero_pages;
-        let mut content = Vec::with_capacity(pages.len());
-        let mut wire = 0;
-        for &page in &pages {
-            let mut bytes = self.source.memory.get(page).expect("the source keeps every page");
-            if stream.is_none() && self.bug == Some(Bug::FaultAnsweredWithZeros) {
-                bytes = ZEROS;
-            }
-            let elided = elide && bytes == ZEROS;
-            wire += MARK + if elided { 0 } else { PAGE_SIZE };
-            content.push((page, (!elided).then_some(bytes)));
-        }
-        self.note(|| format!("frame {frame} on {stream:?}: {}", show(&pages)));
+        let demanded = matches!(way, Way::Demand);
+        let (content, size) = self.read(&pages, demanded);
+        self.note(|| format!("frame {frame} on {way:?}: {}", show(&pages)));
+        let wire = match &way {
+            Way::Stream(_) | Way::Demand => size,
+            Way::Staged(staged) => size * staged.holders.count(),
+        };
         let send = &mut self.source.sends[index];
         send.sent.wire += Bytes(wire);
-        if stream.is_none() {
+        if demanded {
             send.sent.demand += Bytes(wire);
             self.coverage.demanded += 1;
         }
@@ -173,15 +224,43 @@ impl World {
             let grounded = send.airborne.insert(page);
             debug_assert!(grounded, "two versions of a page on their way");
         }
-        send.flights.insert(frame, Flight { pages, stream });
         self.source.wire += wire;
-        let cost = self.cost(wire);
-        let (lane, acks) = stream.map_or((Lane::Demand, DEMAND_ACKS), |s| (Lane::Data(s), s));
-        self.post_after(lane, cost, Message::Pages(Batch { frame, lane: acks, pages: content }));
-        if let Some(stream) = stream.filter(|_| !self.choices.exhaustive()) {
-            self.source.busy[stream] = true;
-            self.lanes.push(Lane::Room(stream), self.now + cost, Happening::Room(stream));
+        let cost = self.cost(size);
+        let batch = |lane| Batch { frame, lane, pages: content.clone() };
+        match &way {
+            Way::Stream(stream) => {
+                let stream = *stream;
+                self.post_after(Lane::Data(stream), cost, Message::Pages(batch(stream)));
+                if !self.choices.exhaustive() {
+                    self.source.busy[stream] = true;
+                    self.lanes.push(Lane::Room(stream), self.now + cost, Happening::Room(stream));
+                }
+            }
+            Way::Demand => self.post_after(Lane::Demand, cost, Message::Pages(batch(DEMAND_ACKS))),
+            Way::Staged(staged) => {
+                for via in staged.holders.iter() {
+                    self.post_to_intermediary(via, cost, Message::Stage(batch(usize::from(via))));
+                }
+            }
         }
+        self.source.places.newer_is_sent(&pages);
+        self.source.sends[index].flights.insert(frame, Flight { pages, way });
+    }
+
+    /// Pages as they are now, and what they take on the wire.
+    fn read(&mut self, pages: &[PageIndex], demanded: bool) -> (Vec<(PageIndex, Option<Content>)>, u64) {
+        let mut size = 0;
+        let mut content = Vec::with_capacity(pages.len());
+        for &page in pages {
+            let mut bytes = self.source.memory.get(page).expect("the source keeps every page");
+            if demanded && self.bug == Some(Bug::FaultAnsweredWithZeros) {
+                bytes = ZEROS;
+            }
+            let elided = self.run.elide_zero_pages && bytes == ZEROS;
+            size += MARK + if elided { 0 } else { PAGE_SIZE };
+            content.push((page, (!elided).then_some(bytes)));
+        }
+        (content, size)
     }
 
     fn cost(&self, wire: u64) -> Span {
@@ -191,10 +270,18 @@ impl World {
     }
 
     pub(crate) fn acknowledged(&mut self, frame: u32) {
-        let Some(send) = self.source.sends.iter_mut().find(|s| s.flights.contains_key(&frame)) else { return };
-        let flight = send.flights.remove(&frame).expect("just found");
-        let mut due = Vec::new();
-        for page in flight.pages {
+        let Some(index) = self.source.sends.iter().position(|s| s.flights.contains_key(&frame)) else { return };
+        let flight = self.source.sends[index].flights.remove(&frame).expect("just found");
+        self.landed(index, &flight.pages);
+        self.feed_all();
+        self.end_sends();
+    }
+
+    /// A batch has come to its end: its pages are where they were sent, or are to go once more. These are the former.
+    pub(super) fn landed(&mut self, index: usize, pages: &[PageIndex]) -> Vec<PageIndex> {
+        let send = &mut self.source.sends[index];
+        let (mut there, mut due) = (Vec::new(), Vec::new());
+        for &page in pages {
             send.airborne.remove(page);
             self.touched.push(page);
             if send.again.remove(page) {
@@ -202,6 +289,7 @@ impl World {
                 due.push(page);
             } else {
                 self.source.wanted.remove(&page);
+                there.push(page);
             }
         }
         for page in due {
@@ -209,8 +297,7 @@ impl World {
                 self.serve(page);
             }
         }
-        self.feed_all();
-        self.end_sends();
+        there
     }
 
     /// The destination asks for a page.
@@ -218,7 +305,10 @@ impl World {
         self.coverage.asked += 1;
         if self.source.released {
             self.broken(format!("a released source is asked for page {}", page.0));
-        } else if self.source.hands[index(page)] > 0 || self.source.sends.iter().any(|s| s.holds(page)) {
+        } else if self.source.hands[index(page)] > 0
+            || self.source.sends.iter().any(|s| s.holds(page))
+            || self.source.places.is_lost(page)
+        {
             self.source.wanted.insert(page);
             self.serve(page);
         }
@@ -232,7 +322,7 @@ impl World {
         }
         let Some(index) = self.source.sends.iter().position(|s| s.holds(page)) else { return };
         if self.source.sends[index].plan.fault(page) {
-            self.launch(index, vec![page], None);
+            self.launch(index, vec![page], Way::Demand);
         }
     }
 
@@ -266,16 +356,17 @@ impl World {
         let trusts = self.bug == Some(Bug::BrokenConnectionTrusted);
         for send in &mut self.source.sends {
             if trusts {
-                send.flights.clear();
-                send.airborne = Bitmap::default();
+                send.flights.retain(|_, flight| !flight.is_direct());
+                send.airborne = send.flights.values().flat_map(|f| f.pages.iter().copied()).collect();
                 for page in std::mem::take(&mut send.again).iter() {
                     send.plan.add(page);
                 }
             } else {
-                send.take_back();
+                send.take_back(Flight::is_direct);
             }
         }
         self.hello();
+        self.locate_again();
     }
 
     pub(crate) fn recall(&mut self, of: CmdId) {
@@ -286,7 +377,7 @@ impl World {
             return;
         };
         self.source.sends[index].recalled = true;
-        let in_flight = !self.source.sends[index].flights.is_empty();
+        let in_flight = self.source.sends[index].flights.values().any(Flight::is_direct);
         if in_flight && (self.cut.is_some() || self.choices.percent(self.timing.hasty_recalls_percent)) {
             self.coverage.hasty_recalls += 1;
             self.new_epoch();
@@ -306,29 +397,34 @@ impl World {
     pub(crate) fn end_sends(&mut self) {
         while let Some(index) = self.source.sends.iter().position(OutSend::is_over) {
             let send = self.source.sends.remove(index);
-            let (id, sent) = (send.id, send.sent);
+            let (id, sent, ordered) = (send.id, send.sent, send.ordered);
             let unsent = send.into_unsent();
             self.end_watches_of(id);
             if unsent.count() == 0 {
-                self.complete(Event::Done { id, reply: Reply::Sent(sent) });
+                self.complete_send(ordered, Event::Done { id, reply: Reply::Sent(sent) });
             } else if self.bug == Some(Bug::UnsentForgotten) {
-                self.complete(Event::Recalled { id, sent, unsent: Bitmap::default() });
+                self.complete_send(ordered, Event::Recalled { id, sent, unsent: Bitmap::default() });
             } else {
                 self.coverage.recalled_with_rest += 1;
                 self.hand_over(&unsent);
-                self.complete(Event::Recalled { id, sent, unsent });
+                self.complete_send(ordered, Event::Recalled { id, sent, unsent });
             }
         }
     }
 
     pub(crate) fn fail_sends(&mut self, failure: Failure) {
-        for send in std::mem::take(&mut self.source.sends) {
-            let (id, sent) = (send.id, send.sent);
-            let unsent = send.into_unsent();
-            self.end_watches_of(id);
-            self.hand_over(&unsent);
-            self.complete(Event::Failed { id, failure, sent, unsent });
+        while !self.source.sends.is_empty() {
+            self.fail_send(0, failure);
         }
+    }
+
+    pub(super) fn fail_send(&mut self, index: usize, failure: Failure) {
+        let send = self.source.sends.remove(index);
+        let (id, sent, ordered) = (send.id, send.sent, send.ordered);
+        let unsent = send.into_unsent();
+        self.end_watches_of(id);
+        self.hand_over(&unsent);
+        self.complete_send(ordered, Event::Failed { id, failure, sent, unsent });
     }
 }
 

@@ -9,6 +9,7 @@ use super::bugs::Bug;
 use super::choice::Choices;
 use super::coverage::Coverage;
 use super::destination::Destination;
+use super::intermediary::Intermediary;
 use super::scenario::Scenario;
 use super::world::World;
 
@@ -24,6 +25,7 @@ pub(crate) fn migrate(seed: u64, bug: Option<Bug>, traced: bool) -> Result<Cover
     let scenario = Scenario::draw(seed);
     let choices = Choices::seeded(seed ^ 0x5eed);
     let mut world = World::new(scenario.guest.clone(), scenario.timing.clone(), choices, bug, traced);
+    world.vias = (0u16..).zip(&scenario.vias).map(|(via, &capacity)| Intermediary::new(via, capacity)).collect();
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| follow(&mut world, &scenario))) {
         let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
         world.broken(format!("panic: {}", text.unwrap_or_default()));

@@ -12,6 +12,7 @@
 use livemig_core::units::PageIndex;
 use livemig_core::vocabulary::CmdId;
 
+use super::intermediary::Vias;
 use super::memory::Content;
 
 /// A message with what fences it.
@@ -30,6 +31,20 @@ pub(crate) enum Message {
     Order { id: CmdId, order: Order },
     /// To the destination: a new epoch has begun.
     Hello,
+    /// To the destination: where pages are staged that were sent in this frame.
+    Locate(Location),
+    /// To the source: the destination knows.
+    Located { frame: u32 },
+    /// To an intermediary: pages to keep.
+    Stage(Batch),
+    /// From an intermediary to the source: it keeps the pages of a frame, except these, for which it has no room.
+    Stored { via: u16, frame: u32, refused: Vec<PageIndex> },
+    /// From the destination to an intermediary: the page is wanted.
+    Fetch(PageIndex),
+    /// From an intermediary to the destination: the newest version that it has, and the frame in which that came.
+    Fetched { via: u16, page: PageIndex, frame: u32, content: Content },
+    /// To an intermediary: nothing is needed any more.
+    Free,
     /// To the source: a batch has been applied.
     Ack { frame: u32 },
     /// To the source: the guest waits for a page.
@@ -48,17 +63,32 @@ pub(crate) struct Batch {
     pub(crate) pages: Vec<(PageIndex, Option<Content>)>,
 }
 
+/// Pages, and who has them. Frames are numbered in the order in which the source reads pages, so that of two places of a page
+/// the one with the higher frame has the newer version, whatever the connections do.
+#[derive(Clone, Debug)]
+pub(crate) struct Location {
+    pub(crate) frame: u32,
+    pub(crate) pages: Vec<PageIndex>,
+    pub(crate) holders: Vias,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Order {
     Reserve,
     Prepare,
     /// The state of the CPUs.
     State(u64),
-    Discard(Vec<PageIndex>),
+    /// Forget these pages: every version of a frame below this one.
+    Discard {
+        pages: Vec<PageIndex>,
+        below: u32,
+    },
     Resume,
     /// Promise never to carry out the resume of this id, unless that has been done.
     Fence(CmdId),
     Redirect,
+    /// The source may be asked again.
+    Serve,
     Abort,
 }
 

@@ -3,24 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use livemig_core::conductor::Conductor;
-use livemig_core::ledger::{Ledger, Session};
+use livemig_core::ledger::{Ledger, Observation, Session};
 use livemig_core::machine::{Ending, Migration, PeerError, Phase};
 use livemig_core::pages::Bitmap;
 use livemig_core::strategy::{Spec, Technique};
 use livemig_core::units::{Bytes, PageIndex, Rate, Span, Time};
-use livemig_core::vocabulary::{CmdId, Command, Event, Region, Side};
+use livemig_core::vocabulary::{CmdId, Command, Event, Peer, Region, Side};
 
 use super::bugs::Bug;
-use super::channel::{Lane, Lanes, MAX_STREAMS};
+use super::channel::{Lane, Lanes, MAX_STREAMS, MAX_VIAS};
 use super::choice::Choices;
 use super::coverage::Coverage;
 use super::destination::{Destination, Effect};
 use super::driver::describe;
 use super::faults::{Fault, FaultKind};
 use super::guest::{Guest, GuestSetup};
+use super::intermediary::{Intermediary, ViaState};
 use super::memory::{Content, Memory, ZEROS, written};
+use super::places::Places;
 use super::scenario::Timing;
 use super::sender::OutSend;
+use super::staging::SourcePlaces;
 use super::watch::Watching;
 use super::wire::{Envelope, Message, Order};
 
@@ -31,6 +34,8 @@ pub(crate) enum Happening {
     Step(usize),
     /// A message arrives.
     Arrive(Envelope),
+    /// A message arrives at an intermediary.
+    ArriveVia(usize, Envelope),
     /// A connection has room.
     Room(usize),
     /// The source agent carries out a command.
@@ -47,6 +52,8 @@ pub(crate) enum Happening {
     Restore,
     /// The source waits no longer for the answer to `Resume`.
     GiveUp(CmdId),
+    /// The link to an intermediary is back.
+    RestoreVia(u16),
 }
 
 /// The connections between the hosts, or one of the hosts, are out of order for a while.
@@ -71,6 +78,8 @@ pub(crate) struct Source {
     pub(crate) stale: BTreeMap<CmdId, Bitmap>,
     /// Pages that the destination has asked for and not acknowledged.
     pub(crate) wanted: BTreeSet<PageIndex>,
+    /// Where staged pages are.
+    pub(crate) places: SourcePlaces,
     pub(crate) serving: bool,
     pub(crate) released: bool,
     pub(crate) epoch: u32,
@@ -96,8 +105,18 @@ pub(crate) struct Run {
     pub(crate) cancelled: bool,
     /// Nobody knows whether the destination has been freed.
     pub(crate) abort_failed: bool,
+    /// Whoever holds something of the VM beside the source is being freed.
+    pub(crate) aborting: bool,
     /// The machine knows that every page has been acknowledged.
     pub(crate) told_all_sent: bool,
+    /// Intermediaries of which the machine knows that they have failed.
+    pub(crate) known_dead: Vec<u16>,
+    /// Pages may go to intermediaries.
+    pub(crate) may_stage: bool,
+    /// The destination has said that pages are lost.
+    pub(crate) pages_lost: bool,
+    /// Something was to go wrong.
+    pub(crate) disturbed: bool,
     pub(crate) steps: u64,
 }
 
@@ -111,6 +130,8 @@ pub(crate) struct World {
     pub(crate) ideal: Vec<Content>,
     pub(crate) source: Source,
     pub(crate) destination: Destination,
+    /// Hosts that stage pages.
+    pub(crate) vias: Vec<Intermediary>,
     pub(crate) run: Run,
     pub(crate) cut: Option<Cut>,
     pub(crate) dead: Option<Side>,
@@ -144,7 +165,8 @@ impl World {
             source: Source::new(Memory::whole(ideal.clone()), ideal.len()),
             ideal,
             destination,
-            run: Run::new(Spec::default(), (pages, 0), 0, Vec::new()),
+            vias: Vec::new(),
+            run: Run::new(Spec::default(), (pages, 0), 0, 0, Vec::new()),
             cut: None,
             dead: None,
             guest_died: false,
@@ -173,7 +195,11 @@ impl World {
     pub(crate) fn begin(&mut self, spec: Spec, faults: Vec<Fault>) {
         let size = |region| self.guest.region(region).count() as u64;
         let sizes = (size(Region::Memory), size(Region::Disk));
-        self.run = Run::new(spec, sizes, self.run.session + 1, faults);
+        self.run = Run::new(spec, sizes, self.vias.len(), self.run.session + 1, faults);
+        let mut links = [ViaState::Up; MAX_VIAS];
+        links.iter_mut().zip(&self.vias).for_each(|(link, via)| *link = via.state);
+        let tracked = if self.vias.is_empty() { 0 } else { self.guest.pages() };
+        self.destination.places = Places::of(tracked, links);
         self.guest.rouse();
         self.arm_vcpus();
         self.source.begin_session();
@@ -229,6 +255,7 @@ impl World {
         match what {
             Happening::Step(vcpu) => self.vcpu_step(vcpu),
             Happening::Arrive(envelope) => self.arrive(envelope),
+            Happening::ArriveVia(via, envelope) => self.arrive_at_intermediary(via, envelope),
             Happening::Room(stream) => {
                 self.source.busy[stream] = false;
                 self.feed(stream);
@@ -250,18 +277,43 @@ impl World {
                 self.restore();
             }
             Happening::GiveUp(id) => self.give_up_resume(id),
+            Happening::RestoreVia(via) => self.restore_intermediary(via),
         }
     }
 
     fn arrive(&mut self, envelope: Envelope) {
-        let to_source =
-            matches!(envelope.message, Message::Ack { .. } | Message::Ask(_) | Message::LastAsk { .. } | Message::Answer { .. });
-        if to_source {
-            if envelope.session == self.run.session {
-                self.source_receives(&envelope.message);
+        match &envelope.message {
+            Message::Ack { .. }
+            | Message::Ask(_)
+            | Message::LastAsk { .. }
+            | Message::Answer { .. }
+            | Message::Located { .. }
+            | Message::Stored { .. } => {
+                if envelope.session == self.run.session {
+                    self.source_receives(&envelope.message);
+                }
             }
-            return;
+            Message::Fetched { page, frame, content, .. } => {
+                if envelope.session == self.destination.session {
+                    self.receive_fetched(*page, *frame, *content);
+                }
+            }
+            Message::Stage(_) | Message::Fetch(_) | Message::Free => unreachable!("goes to an intermediary"),
+            Message::Pages(_) | Message::Order { .. } | Message::Hello | Message::Locate(_) => self.arrive_at_destination(envelope),
         }
+    }
+
+    fn arrive_at_intermediary(&mut self, via: usize, envelope: Envelope) {
+        let (session, epoch) = (envelope.session, envelope.epoch);
+        if let Some((lane, message)) = self.vias[via].receive(envelope) {
+            self.put_on_way(via, lane, Span::ZERO, Envelope { session, epoch, message });
+        }
+        let bytes = Bytes::from_pages(self.vias[via].pages());
+        let via = u16::try_from(via).unwrap();
+        self.run.conductor.observe(Observation::Staged { via, bytes });
+    }
+
+    fn arrive_at_destination(&mut self, envelope: Envelope) {
         if let Message::Order { order: Order::Resume, id } = envelope.message {
             if self.resume_loses == Some(true) {
                 self.lose_resume(id);
@@ -269,7 +321,8 @@ impl World {
             }
             self.note(|| "destination gets Resume".into());
         }
-        let Effect { replies, touched, started, outdated } = self.destination.receive(envelope);
+        let Effect { replies, touched, started, outdated, superseded } = self.destination.receive(envelope);
+        self.coverage.superseded += superseded;
         self.coverage.outdated += u64::from(outdated);
         if started {
             self.guest_starts_at_destination();
@@ -282,6 +335,8 @@ impl World {
             }
         }
         self.unblock();
+        self.request_staged();
+        self.check_gathering();
     }
 
     fn lose_resume(&mut self, id: CmdId) {
@@ -302,7 +357,28 @@ impl World {
 
     pub(crate) fn post_as_destination(&mut self, lane: Lane, message: Message) {
         let (session, epoch) = (self.destination.session, self.destination.epoch);
-        self.put_on_wire(lane, Span::ZERO, Envelope { session, epoch, message });
+        let envelope = Envelope { session, epoch, message };
+        if let Lane::Fetch(via) = lane {
+            let pace = self.destination.places.gathering.map_or(Span::ZERO, |g| g.pace);
+            self.put_on_way(via, lane, pace, envelope);
+        } else {
+            self.put_on_wire(lane, Span::ZERO, envelope);
+        }
+    }
+
+    /// Sends a message to or from an intermediary.
+    pub(crate) fn put_on_way(&mut self, via: usize, lane: Lane, delay: Span, envelope: Envelope) {
+        let other = match lane {
+            Lane::Stage(_) | Lane::Stored(_) => Side::Source,
+            _ => Side::Destination,
+        };
+        if self.dead == Some(other) || self.vias[via].state == ViaState::Dead {
+            return;
+        }
+        let at = self.now + delay + self.timing.latency + Span(self.choices.below(self.timing.jitter.0));
+        let to_intermediary = matches!(lane, Lane::Stage(_) | Lane::Fetch(_));
+        let what = if to_intermediary { Happening::ArriveVia(via, envelope) } else { Happening::Arrive(envelope) };
+        self.lanes.push(lane, at, what);
     }
 
     fn put_on_wire(&mut self, lane: Lane, delay: Span, envelope: Envelope) {
@@ -327,6 +403,9 @@ impl World {
     pub(crate) fn try_tell(&mut self, event: Event<Bitmap>) -> Result<(), PeerError> {
         self.note(|| format!("-> {}", describe(&event)));
         self.completed(&event);
+        if let Event::PeerDead { peer: Peer::Intermediary(via), recoverable: false } = event {
+            self.run.known_dead.push(via);
+        }
         let result = self.run.conductor.handle(self.now, event);
         self.take_commands();
         result
@@ -334,9 +413,18 @@ impl World {
 
     /// Tells the machine something that is on its way to it for a while.
     pub(crate) fn tell_later(&mut self, event: Event<Bitmap>) {
-        let lane = Lane::Completion(usize::try_from(self.choices.below(2)).unwrap());
+        let lane = usize::try_from(self.choices.below(2)).unwrap();
+        self.tell_on(lane, event);
+    }
+
+    /// Tells the machine something before everything that it is told in this way later.
+    pub(crate) fn tell_in_order(&mut self, event: Event<Bitmap>) {
+        self.tell_on(0, event);
+    }
+
+    fn tell_on(&mut self, lane: usize, event: Event<Bitmap>) {
         let at = self.now + Span(self.choices.below(self.timing.local.0));
-        self.lanes.push(lane, at, Happening::Tell(event));
+        self.lanes.push(Lane::Completion(lane), at, Happening::Tell(event));
     }
 
     pub(crate) fn broken(&mut self, what: String) {
@@ -370,6 +458,7 @@ impl Source {
             orders: BTreeMap::new(),
             stale: BTreeMap::new(),
             wanted: BTreeSet::new(),
+            places: SourcePlaces::default(),
             serving: false,
             released: false,
             epoch: 0,
@@ -388,20 +477,27 @@ impl Source {
 }
 
 impl Run {
-    /// A migration of so many pages of memory and blocks of disk.
-    fn new(spec: Spec, (memory, disk): (u64, u64), session: u32, faults: Vec<Fault>) -> Run {
-        let conductor = Conductor::new(spec, Bytes::from_pages(memory), Vec::new()).with_disk(Bytes::from_pages(disk));
+    /// A migration of so many pages of memory and blocks of disk, with so many intermediaries.
+    fn new(spec: Spec, (memory, disk): (u64, u64), vias: usize, session: u32, faults: Vec<Fault>) -> Run {
+        let may_stage = vias > 0 && spec.uses_intermediaries();
+        let vias = (0..u16::try_from(vias).unwrap()).collect();
+        let conductor = Conductor::new(spec, Bytes::from_pages(memory), vias).with_disk(Bytes::from_pages(disk));
         Run {
             conductor: Session::new(conductor, Ledger::new()),
             session,
             outstanding: BTreeMap::new(),
+            disturbed: !faults.is_empty(),
             faults,
             elide_zero_pages: false,
             resume_issued: false,
             never_proven: false,
             cancelled: false,
             abort_failed: false,
+            aborting: false,
             told_all_sent: false,
+            known_dead: Vec::new(),
+            may_stage,
+            pages_lost: false,
             steps: 0,
         }
     }
