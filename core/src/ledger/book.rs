@@ -31,6 +31,7 @@ pub struct Ledger {
     work: Work,
     stalls: Stalls,
     staging: Staging,
+    lost: Bytes,
     timeline: Option<Box<Timeline>>,
 }
 
@@ -227,13 +228,17 @@ impl Ledger {
             Some(Order::Send(send)) => self.send_over(now, id, send, sent, unsent),
             Some(Order::Pause) => self.switch.pause_failed(),
             Some(Order::Resume(Side::Destination)) if failure == Some(Failure::NeverStarted) => self.switch.never_started(),
+            Some(Order::Gather) => {
+                if let Some(Failure::PagesLost { bytes }) = failure {
+                    self.lost += bytes;
+                }
+            }
             Some(
                 Order::Join { .. }
                 | Order::PeekDirty(_)
                 | Order::SendState
                 | Order::Resume(_)
                 | Order::RedirectFaults
-                | Order::Gather
                 | Order::Release,
             )
             | None => {}
@@ -358,6 +363,7 @@ impl Ledger {
             throttle: self.throttle.lost(),
             exposure: exposed_from.map_or(Span::ZERO, |from| exposed_until.since(from)),
             exposed_from,
+            bytes_lost: self.lost,
             intermediary_peak: self.staging.peak,
             intermediary_peaks: std::mem::take(&mut self.staging.peaks),
             ..Metrics::default()

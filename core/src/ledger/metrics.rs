@@ -57,6 +57,8 @@ pub struct Metrics {
     pub exposure: Span,
     /// When the exposure began; `None` without one.
     pub exposed_from: Option<Time>,
+    /// Bytes of pages that nobody has any more: an intermediary failed with them after the source was released.
+    pub bytes_lost: Bytes,
     /// Peak of the bytes staged at all intermediaries together.
     pub intermediary_peak: Bytes,
     /// Peak of the bytes staged at each intermediary, by its number in the migration's list.
@@ -92,6 +94,7 @@ impl Default for Metrics {
             throttle: Span::ZERO,
             exposure: Span::ZERO,
             exposed_from: None,
+            bytes_lost: Bytes::ZERO,
             intermediary_peak: Bytes::ZERO,
             intermediary_peaks: Vec::new(),
         }

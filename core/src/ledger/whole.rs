@@ -38,6 +38,7 @@ pub fn whole<'a>(migrations: impl IntoIterator<Item = &'a Metrics>) -> Metrics {
         throttle: sum(|m| m.throttle),
         exposure,
         exposed_from,
+        bytes_lost: all.iter().map(|m| m.bytes_lost).sum(),
         intermediary_peak: all.iter().map(|m| m.intermediary_peak).sum(),
         ..Metrics::default()
     };

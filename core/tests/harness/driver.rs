@@ -57,6 +57,7 @@ impl World {
         }
         match event {
             Event::Failed { failure: Failure::NeverStarted, .. } => self.run.never_proven = true,
+            Event::Failed { failure: Failure::PagesLost { bytes }, .. } => self.run.lost += *bytes,
             Event::Done { reply: Reply::Sent(_), .. } if self.run.resume_issued && self.run.conductor.ending().is_none() => {
                 self.run.told_all_sent = true;
             }

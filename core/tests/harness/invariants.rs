@@ -205,6 +205,8 @@ impl World {
             Some("the bytes of pages")
         } else if gathered != Bytes(self.destination.gathered) {
             Some("the bytes gathered")
+        } else if metrics.bytes_lost != self.run.lost {
+            Some("the bytes lost")
         } else if completed && metrics.total_migration_time.is_none() {
             Some("the total migration time")
         } else if completed && (downtime.is_none() || (self.dead.is_none() && metrics.eviction_time.is_none())) {

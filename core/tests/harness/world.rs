@@ -115,6 +115,8 @@ pub(crate) struct Run {
     pub(crate) may_stage: bool,
     /// The destination has said that pages are lost.
     pub(crate) pages_lost: bool,
+    /// What the machine has been told is lost.
+    pub(crate) lost: Bytes,
     /// Something was to go wrong.
     pub(crate) disturbed: bool,
     pub(crate) steps: u64,
@@ -498,6 +500,7 @@ impl Run {
             known_dead: Vec::new(),
             may_stage,
             pages_lost: false,
+            lost: Bytes::ZERO,
             steps: 0,
         }
     }
