@@ -73,6 +73,19 @@ impl Font {
         }
         short.trim_end().to_owned() + "…"
     }
+
+    /// The text on at most `most` lines of this width, broken between words; what does not fit is cut.
+    pub(super) fn wrap(&self, text: &str, width: f64, most: usize) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for word in text.split_whitespace() {
+            let full = lines.len() >= most;
+            match lines.last_mut() {
+                Some(line) if full || self.width(&format!("{line} {word}")) <= width => *line += &format!(" {word}"),
+                _ => lines.push(word.to_owned()),
+            }
+        }
+        lines.iter().map(|line| self.cut(line, width)).collect()
+    }
 }
 
 fn char_width(c: char) -> f64 {
@@ -204,6 +217,17 @@ mod tests {
         assert!(svg.starts_with("<svg width=\"300\" height=\"200\" viewBox=\"0 0 3000 2000\""), "{svg}");
         assert!(svg.contains("&lt;script&gt;&amp;&quot;"), "{svg}");
         assert!(svg.trim_end().ends_with("</svg>"), "{svg}");
+    }
+
+    #[test]
+    fn texts_are_broken_between_words_and_lose_only_what_does_not_fit() {
+        let font = Font::new(11.0);
+        assert_eq!(font.wrap("post-copy, busy", 70.0, 2), ["post-copy,", "busy"]);
+        assert_eq!(font.wrap("busy", 70.0, 2), ["busy"]);
+        let lines = font.wrap("scatter-gather with four streams", 90.0, 2);
+        assert_eq!((lines.len(), lines[0].as_str()), (2, "scatter-gather"));
+        assert!(lines[1].ends_with('…') && font.width(&lines[1]) <= 90.0, "{lines:?}");
+        assert!(font.wrap("", 70.0, 2).is_empty());
     }
 
     #[test]

@@ -22,6 +22,9 @@ const LEGEND_LINE: f64 = 18.0;
 const TITLE: Font = Font::new(17.0).bold();
 const SUBTITLE: Font = Font::new(12.0).colored(FAINT);
 const AXIS: Font = Font::new(12.0).bold();
+/// Lines of a name on the horizontal axis, and the distance between them.
+const NAME_LINES: usize = 2;
+const TICK_LINE: f64 = 14.0;
 const TICK: Font = Font::new(11.0).colored(FAINT);
 const LEGEND: Font = Font::new(12.0);
 const COLORS: [Color; 6] = [BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY];
@@ -227,22 +230,27 @@ fn panel(canvas: &mut Canvas, panel: &Panel) {
 /// What stands at the values of the horizontal axis, and below it.
 fn x_labels(canvas: &mut Canvas, panel: &Panel, x: &Scale) {
     let room = PANEL.0 / panel.names.len().max(1) as f64 - 10.0;
-    let mut labels: Vec<(f64, String)> = if panel.names.is_empty() {
-        panel.marks.iter().map(|m| (x.at(m.x), number(m.x, 6))).collect()
+    let mut labels: Vec<(f64, Vec<String>)> = if panel.names.is_empty() {
+        panel.marks.iter().map(|m| (x.at(m.x), vec![number(m.x, 6)])).collect()
     } else {
-        panel.names.iter().enumerate().map(|(i, name)| (x.at(i as f64), TICK.cut(name, room))).collect()
+        panel.names.iter().enumerate().map(|(i, name)| (x.at(i as f64), TICK.wrap(name, room, NAME_LINES))).collect()
     };
     labels.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut free = f64::NEG_INFINITY;
-    for (at, label) in labels {
-        let half = TICK.width(&label) / 2.0;
+    let mut below = panel.bottom() + 38.0;
+    for (at, lines) in labels {
+        let half = lines.iter().map(|line| TICK.width(line)).fold(0.0, f64::max) / 2.0;
         if at - half >= free {
-            canvas.text((at, panel.bottom() + 15.0), &label, TICK, Anchor::Middle);
+            for (index, line) in lines.iter().enumerate() {
+                let y = panel.bottom() + 15.0 + index as f64 * TICK_LINE;
+                canvas.text((at, y), line, TICK, Anchor::Middle);
+                below = below.max(y + 20.0);
+            }
             free = at + half + 4.0;
         }
     }
     let middle = f64::midpoint(panel.left, panel.right());
-    canvas.text((middle, panel.bottom() + 38.0), &panel.x_axis, AXIS, Anchor::Middle);
+    canvas.text((middle, below), &panel.x_axis, AXIS, Anchor::Middle);
 }
 
 /// A pale line through what was published, a strong one through ours.
