@@ -130,3 +130,12 @@ pub(crate) fn run_for(world: &World, strategy: &Strategy, horizon: Span) -> RunR
         Settings { horizon, seed: 1, timeline: false, sampled: false, fidelity: Fidelity::Class, rate_tolerance: 0.0 },
     )
 }
+/// So many guests on hosts with ten each, of which the first moves.
+pub(crate) fn idle_fleet(guests: u32) -> World {
+    let memory = Bytes::from_mib(16);
+    let mut world = one_vm(memory, Workload::Idle, 1250e6);
+    world.hosts = (0..=guests.div_ceil(10)).map(|h| host(&format!("h{h}"), 1250e6)).collect();
+    world.vms = (0..guests).map(|i| vm(i / 10, memory, Workload::Idle)).collect();
+    world.moves[0].to = HostId(guests.div_ceil(10));
+    world
+}
