@@ -245,7 +245,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             // What was announced may have failed before the request comes.
             Happening::Request(m) if !self.drives.has(m) || self.drives[m as usize].session.ending().is_some() => {}
             Happening::Request(m) => {
-                self.select_together();
+                self.select_together(m);
                 self.begin_observation(m);
                 self.tell(m, Event::Requested);
             }

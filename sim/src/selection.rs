@@ -94,7 +94,12 @@ impl<F: Fidelity> Engine<'_, F> {
     }
 
     /// Chooses the techniques of all migrations that are requested at this instant, unless that has been done.
-    pub(crate) fn select_together(&mut self) {
+    ///
+    /// `m` is one of them. Looking for the others costs as much as there are migrations, and is done once per instant.
+    pub(crate) fn select_together(&mut self, m: u32) {
+        if self.strategy.spec.selection.is_none() || self.drives[m as usize].session.migration().selection().is_none() {
+            return;
+        }
         let requested = (0_u32..).zip(&self.world.moves).filter(|(_, order)| order.at == self.now).map(|(m, _)| m);
         let requested: Vec<u32> = requested.collect();
         self.select_of(&requested);
