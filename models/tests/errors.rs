@@ -200,4 +200,9 @@ const CASES: &[(&str, &str)] = &[
     ("[sweep]\n\"vm.v.vcpus\" = [1, 2]\n", "[drain]\nhost = \"src\"\n"),
     ("name = \"x\"", "calibration = \"defalt\""),
     ("name = \"x\"", "calibration = { latency = 5 }"),
+    ("traffic = {", "disk = { size = \"0 B\" }\ntraffic = {"),
+    ("traffic = {", "disk = { size = \"1 GiB\", writes = \"1 MB/s\" }\ntraffic = {"),
+    ("traffic = {", "disk = { size = \"1 GiB\", workload = { kind = \"uniform\", working_set = \"2 GiB\" } }\ntraffic = {"),
+    ("traffic = {", "disk = { size = \"1 GiB\", workload = { kind = \"uniform\", reads = \"5 pages/s\" } }\ntraffic = {"),
+    ("cores = 8", "cores = 8\nstorage = \"0 MB/s\""),
 ];

@@ -181,7 +181,7 @@ fn the_effective_configuration_is_the_scenario_again() {
                  { name = '5', preset = 'cpu-scheduling', throttle = { policy = 'cpu-scheduling', remaining = '64 MiB', rounds = 2, start = { below = 0.25 } } }, \
                  { name = '6', preset = 'pre-copy', throttle = { policy = 'cpu-scheduling', min_share = 0.05, start = 'not-shrinking' } }, \
                  { name = '7', preset = 'pre-copy', throttle = { policy = 'dirty-limit', limit = '40 MB/s' } }]";
-    let mut texts: Vec<String> = ["first", "constrained-destination", "fleet", "traffic"]
+    let mut texts: Vec<String> = ["first", "constrained-destination", "disk", "fleet", "traffic"]
         .iter()
         .map(|name| std::fs::read_to_string(examples().join(format!("{name}.toml"))).unwrap())
         .collect();
@@ -199,6 +199,32 @@ fn the_effective_configuration_is_the_scenario_again() {
         }
         assert_eq!(written.effective, again.effective);
     }
+}
+
+#[test]
+fn a_disk_is_read_and_leaves_out_what_cannot_move_it() {
+    let with = |disk: &str| with_vm(&format!("memory = '1 GiB'\ndisk = {disk}"));
+    let disk = |text: &str| with(text).unwrap().scenario.points.remove(0).world.vms.remove(0).disk.expect("a disk");
+    assert_eq!(disk("{ size = '3 GiB' }").workload, Workload::Idle);
+    let whole = disk("{ size = '8 KiB', zero = 0.5, workload = { kind = 'uniform', writes = '4096 B/s' } }");
+    let uniform = Workload::Uniform { working_set: Bytes(8192), writes: 1.0, reads: 0.0 };
+    assert_eq!((whole.size, whole.zero_share, whole.workload), (Bytes(8192), 0.5, uniform));
+    let names = |loaded: Result<Loaded, ScenarioError>| {
+        let strategies = loaded.unwrap().scenario.points.remove(0).strategies;
+        strategies.into_iter().map(|s| s.name).collect::<Vec<_>>()
+    };
+    let all = names(with_vm("memory = '1 GiB'"));
+    let able = names(with("{ size = '1 GiB' }"));
+    let unable: Vec<&String> = all.iter().filter(|name| !able.contains(name)).collect();
+    assert_eq!(unable, ["post-copy", "scatter-gather", "traffic-sensitive"]);
+    let named = SMALL
+        .replace("memory = \"1 GiB\"", "memory = '1 GiB'\ndisk = { size = '1 GiB' }")
+        .replace("to = \"b\"", "to = 'b'\nstrategies = ['hybrid', 'post-copy']");
+    let message = read(&named).unwrap_err().to_string();
+    assert!(
+        message.contains("migrate.strategies[1]") && message.contains("has a `disk`, and `post-copy`: it cannot move a disk"),
+        "{message}"
+    );
 }
 
 #[test]

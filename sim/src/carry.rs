@@ -3,18 +3,20 @@
 use crate::engine::{Engine, Happening};
 use crate::fidelity::{Fidelity, GuestModel, Lanes, Load, TransferModel, WirePrice};
 use crate::network::FlowId;
+use crate::placed::Placed;
 use crate::queue::Key;
 use crate::watcher::{Progress, Watcher};
 use crate::ways::Ways;
 use livemig_core::ledger::Observation;
 use livemig_core::units::{Bytes, Rate, Span, Time};
-use livemig_core::vocabulary::{CmdId, Reply, Routes, Send, Sent, Watch, WatchEnd};
+use livemig_core::vocabulary::{CmdId, Region, Reply, Routes, Send, Sent, Watch, WatchEnd};
 use std::collections::VecDeque;
 
 /// A transfer, with what the engine keeps about it.
 #[derive(Debug)]
 pub(crate) struct Queued<T> {
     pub(crate) transfer: T,
+    pub(crate) region: Region,
     pub(crate) streams: u16,
     pub(crate) routes: Routes,
     /// Wire bytes that have gone to intermediaries, each page counted once.
@@ -25,8 +27,8 @@ pub(crate) struct Queued<T> {
 
 impl<T: TransferModel> Queued<T> {
     /// What has become of it so far, replicas included.
-    pub(crate) fn account(&self, guest: &T::Guest) -> Sent {
-        let sent = self.transfer.account(guest);
+    pub(crate) fn account(&self, placed: &Placed<T::Guest>) -> Sent {
+        let sent = self.transfer.account(placed.region(self.region));
         Sent { wire: sent.wire + Bytes(self.replicated.round() as u64), ..sent }
     }
 }
@@ -104,7 +106,7 @@ impl<T: TransferModel> Carrier<T> {
 
     /// Whether new pages are on their way to a host that must find memory for them.
     pub(crate) fn brings_new_pages(&self) -> bool {
-        self.front_transfer().is_some_and(TransferModel::is_first)
+        self.queue.front().is_some_and(|q| q.region == Region::Memory && q.transfer.is_first())
     }
 
     /// The mean rate since the transfers were brought up to date.
@@ -142,18 +144,29 @@ impl<T: TransferModel> Carrier<T> {
     }
 
     /// What has gone so far of every send that is not over.
-    pub(crate) fn under_way(&self, guest: &T::Guest) -> Vec<(CmdId, Sent)> {
+    pub(crate) fn under_way(&self, placed: &Placed<T::Guest>) -> Vec<(CmdId, Sent)> {
         let sends = self.queue.iter().filter(|q| q.transfer.load() != Load::State);
-        sends.map(|q| (q.transfer.id(), q.account(guest))).collect()
+        sends.map(|q| (q.transfer.id(), q.account(placed))).collect()
     }
 
-    pub(crate) fn transfers(&mut self) -> impl Iterator<Item = &mut T> {
-        self.queue.iter_mut().map(|q| &mut q.transfer)
+    pub(crate) fn transfers(&mut self, region: Region) -> impl Iterator<Item = &mut T> {
+        self.queue.iter_mut().filter(move |q| q.region == region).map(|q| &mut q.transfer)
     }
 
     /// All that is not over.
     pub(crate) fn queued(&mut self) -> impl Iterator<Item = &mut Queued<T>> {
         self.queue.iter_mut()
+    }
+
+    /// How far the transfer is that a watch is on. What goes before it is pending too, so that progress is seen.
+    fn watched(&self, send: CmdId, rate: f64, now: Time) -> Option<Progress> {
+        let at = self.queue.iter().position(|q| q.transfer.id() == send)?;
+        let front = progress(&self.queue[0].transfer, rate, now);
+        if at == 0 {
+            return Some(front);
+        }
+        let pending = self.queue.iter().take(at + 1).map(|q| q.transfer.pending()).sum();
+        Some(Progress { sent: self.queue[at].transfer.wire_sent(), pending, rate: 0.0, ..front })
     }
 
     /// The transfer that has the bandwidth, and what it has had, which is still to be brought to `now`; what watches it is. Beside it,
@@ -163,19 +176,21 @@ impl<T: TransferModel> Carrier<T> {
         watcher: Option<&mut Watcher>,
         gather: &'a [(u16, f64)],
         now: Time,
-    ) -> (Option<&'a mut T>, Lanes<'a>) {
+    ) -> (Option<(Region, &'a mut T)>, Lanes<'a>) {
         let (since, rate) = (self.since, self.mean_rate(now));
         (self.since, self.noted, self.carried) = (now, now, 0.0);
+        if let Some(watcher) = watcher
+            && let Some(progress) = self.watched(watcher.send(), rate, since)
+        {
+            watcher.passed(progress, now);
+        }
         let Some(front) = self.queue.front_mut() else {
             return (None, Lanes { rate: 0.0, direct: 0.0, via: &[], copies: 0, gather });
         };
         let elapsed = now.since(since).as_secs_f64();
         front.scattered += self.ways.scatter_rate() * elapsed;
         front.replicated += self.ways.replica_rate() * elapsed;
-        if let Some(watcher) = watcher.filter(|w| w.send() == front.transfer.id()) {
-            watcher.passed(progress(&front.transfer, rate, since), now);
-        }
-        (Some(&mut front.transfer), self.ways.lanes(rate, gather))
+        (Some((front.region, &mut front.transfer)), self.ways.lanes(rate, gather))
     }
 }
 
@@ -188,23 +203,27 @@ impl<F: Fidelity> Engine<'_, F> {
     /// Puts pages on their way.
     pub(crate) fn carry_pages(&mut self, m: u32, id: CmdId, send: &Send<F::Set>) {
         let push = self.drives[m as usize].switched;
-        let price = self.wire_price(m, send.is_first_copy());
+        let price = self.wire_price(m, send.region, send.is_first_copy());
         let vm = self.drives[m as usize].vm.0 as usize;
-        if !send.is_first_copy() {
+        if send.region == Region::Memory && !send.is_first_copy() {
             self.guests[vm].guest.supersede(&send.set);
         } else if !send.routes.via.is_empty() {
             self.drives[m as usize].gathering.new_pages = true;
         }
-        let transfer = F::Transfer::of_pages(id, send, push, price, &self.guests[vm].guest, self.now);
+        let transfer = F::Transfer::of_pages(id, send, push, price, self.guests[vm].region(send.region), self.now);
         let routes = self.open_routes(m, &send.routes);
-        self.enqueue(m, transfer, send.streams, routes);
+        self.enqueue(m, transfer, send.region, send.streams, routes);
     }
 
-    /// Wire bytes of a guest's pages; pages of zeros are there to be elided at the first copy only.
-    pub(crate) fn wire_price(&self, m: u32, first: bool) -> WirePrice {
+    /// Wire bytes of a guest's pages, or blocks; those of zeros are there to be elided at the first copy only.
+    pub(crate) fn wire_price(&self, m: u32, region: Region, first: bool) -> WirePrice {
         let drive = &self.drives[m as usize];
         let (vm, c) = (&self.world.vms[drive.vm.0 as usize], &self.world.calibration);
-        let elided = if first && drive.elide_zero_pages { vm.zero_share * vm.memory.0 as f64 } else { 0.0 };
+        let zeros = match (region, &vm.disk) {
+            (Region::Disk, Some(disk)) => disk.zero_share * disk.size.0 as f64,
+            (Region::Memory | Region::Disk, _) => vm.zero_share * vm.memory.0 as f64,
+        };
+        let elided = if first && drive.elide_zero_pages { zeros } else { 0.0 };
         WirePrice { elided, header: c.page_header, mark: c.zero_page }
     }
 
@@ -212,12 +231,12 @@ impl<F: Fidelity> Engine<'_, F> {
         let state = self.world.calibration.device_state;
         self.sync(m);
         let streams = self.drives[m as usize].carrier.ways.streams().max(1);
-        self.enqueue(m, F::Transfer::of_state(id, state, self.now), streams, Routes::direct());
+        self.enqueue(m, F::Transfer::of_state(id, state, self.now), Region::Memory, streams, Routes::direct());
     }
 
-    fn enqueue(&mut self, m: u32, transfer: F::Transfer, streams: u16, routes: Routes) {
+    fn enqueue(&mut self, m: u32, transfer: F::Transfer, region: Region, streams: u16, routes: Routes) {
         let carrier = &mut self.drives[m as usize].carrier;
-        carrier.queue.push_back(Queued { transfer, streams, routes, scattered: 0.0, replicated: 0.0 });
+        carrier.queue.push_back(Queued { transfer, region, streams, routes, scattered: 0.0, replicated: 0.0 });
         if carrier.queue.len() == 1 {
             self.need_flows(m);
             self.transfer_changed(m);
@@ -272,13 +291,10 @@ impl<F: Fidelity> Engine<'_, F> {
         (carrier.planned, carrier.early) = (carrier.rate(), early);
         let drive = &self.drives[m as usize];
         let rate = drive.carrier.foretold_rate();
-        let guest = &self.guests[drive.vm.0 as usize].guest;
-        let over = drive.carrier.front_transfer().map(|t| t.time_left(rate, guest)).filter(|s| s.is_finite());
-        let over = over.map(|seconds| self.now + Span::from_secs_f64(seconds));
-        let tick = drive.carrier.front_transfer().and_then(|t| {
-            let watcher = drive.watcher.as_ref().filter(|w| w.send() == t.id())?;
-            watcher.next(progress(t, rate, self.now))
-        });
+        let placed = &self.guests[drive.vm.0 as usize];
+        let left = drive.carrier.front().map(|q| q.transfer.time_left(rate, placed.region(q.region)));
+        let over = left.filter(|s| s.is_finite()).map(|seconds| self.now + Span::from_secs_f64(seconds));
+        let tick = drive.watcher.as_ref().and_then(|w| w.next(drive.carrier.watched(w.send(), rate, self.now)?));
         let (arrival, watch) = (drive.carrier.arrival, drive.watch_key);
         let arrival = self.reset(arrival, over, || Happening::Arrived(m));
         let watch = self.reset(watch, tick, || Happening::Watch(m));
@@ -311,7 +327,7 @@ impl<F: Fidelity> Engine<'_, F> {
         }
         let Some(mut queued) = carrier.queue.pop_front() else { return };
         queued.transfer.finish();
-        let sent = queued.account(&self.guests[vm].guest);
+        let sent = queued.account(&self.guests[vm]);
         let reply = match queued.transfer.load() {
             Load::State => Reply::StateSent { wire: sent.wire },
             Load::Pages | Load::Push => Reply::Sent(sent),
@@ -328,21 +344,25 @@ impl<F: Fidelity> Engine<'_, F> {
 
     /// The bandwidth goes to the next transfer, if there is one.
     fn next_transfer(&mut self, m: u32) {
-        if self.drives[m as usize].carrier.queue.is_empty() {
-            self.loose.push(m);
-        } else {
-            self.need_flows(m);
+        let now = self.now;
+        match self.drives[m as usize].carrier.queue.front_mut() {
+            Some(front) => {
+                front.transfer.begin(now);
+                self.need_flows(m);
+            }
+            None => self.loose.push(m),
         }
         self.transfer_changed(m);
     }
 
-    /// Takes a transfer off its way: what has gone, and what has not.
+    /// Takes a transfer off its way: what has gone, and what has not, which the migration has in its hands again.
     pub(crate) fn take_transfer(&mut self, m: u32, id: CmdId) -> Option<(Sent, F::Set)> {
         let drive = &mut self.drives[m as usize];
-        let guest = &self.guests[drive.vm.0 as usize].guest;
+        let placed = &self.guests[drive.vm.0 as usize];
         let at = drive.carrier.queue.iter().position(|q| q.transfer.id() == id)?;
         let queued = drive.carrier.queue.remove(at)?;
-        let taken = (queued.account(guest), queued.transfer.unsent(guest));
+        let taken = (queued.account(placed), queued.transfer.unsent(placed.region(queued.region)));
+        drive.hold(queued.region, &taken.1);
         self.announce_locations(m, queued.scattered);
         self.next_transfer(m);
         Some(taken)
@@ -362,9 +382,9 @@ impl<F: Fidelity> Engine<'_, F> {
         self.sync(m);
         let drive = &mut self.drives[m as usize];
         let rate = drive.carrier.rate();
-        match drive.carrier.front_transfer().filter(|t| t.id() == watch.send) {
-            Some(transfer) => {
-                drive.watcher = Some(Watcher::new(id, watch, progress(transfer, rate, self.now)));
+        match drive.carrier.watched(watch.send, rate, self.now) {
+            Some(progress) => {
+                drive.watcher = Some(Watcher::new(id, watch, progress));
                 self.reschedule(m);
             }
             None => {
@@ -381,15 +401,15 @@ impl<F: Fidelity> Engine<'_, F> {
         let now = self.now;
         let drive = &mut self.drives[m as usize];
         let (since, rate) = (drive.carrier.since, drive.carrier.mean_rate(now));
-        let Some(transfer) = drive.carrier.queue.front().map(|q| &q.transfer) else { return };
         let Some(watcher) = drive.watcher.as_mut() else { return };
+        let Some(before) = drive.carrier.watched(watcher.send(), rate, since) else { return };
         // The window that ends now began with the tick before.
-        watcher.passed(progress(transfer, rate, since), Time(now.0 - 1));
+        watcher.passed(before, Time(now.0 - 1));
         let window_start = watcher.window_start();
         self.sync(m);
         let drive = &mut self.drives[m as usize];
-        let (Some(transfer), Some(watcher)) = (drive.carrier.front_transfer(), drive.watcher.as_ref()) else { return };
-        let at = progress(transfer, rate, now);
+        let Some(watcher) = drive.watcher.as_ref() else { return };
+        let Some(at) = drive.carrier.watched(watcher.send(), rate, now) else { return };
         match watcher.judge(at, at.sent - window_start) {
             Some(watched) => {
                 let id = watcher.id;

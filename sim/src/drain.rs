@@ -211,8 +211,8 @@ impl<F: Fidelity> Engine<'_, F> {
             self.conclude(before);
         }
         let Some(drain) = &self.world.drain else { return };
-        let (source, memory) = (self.guests[vm].host, self.world.vms[vm].memory);
-        let mut drive = Drive::new(order, source, memory, &self.strategy.spec, self.settings.timeline);
+        let source = self.guests[vm].host;
+        let mut drive = Drive::new(order, source, &self.world.vms[vm], &self.strategy.spec, self.settings.timeline);
         drive.drained = true;
         drive.allowance = allowance;
         drive.attempt = 1 + self.draining.as_ref().and_then(|d| d.failed.get(&order.vm).copied()).unwrap_or(0);

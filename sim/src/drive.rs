@@ -13,9 +13,9 @@ use livemig_core::pages::PageSet;
 use livemig_core::strategy::Spec;
 use livemig_core::units::{Bytes, Rate, Span, Time};
 use livemig_core::vocabulary::{
-    Channels, CmdId, Command, Event, Failure, Joined, Peer, Prepaging, Reply, Send, Sent, Side, WatchEnd,
+    Channels, CmdId, Command, Event, Failure, Joined, Peer, Prepaging, Region, Reply, Send, Sent, Side, WatchEnd,
 };
-use livemig_models::world::{HostId, Move, VmId};
+use livemig_models::world::{HostId, Move, Vm, VmId};
 
 pub(crate) struct Drive<F: Fidelity> {
     pub(crate) vm: VmId,
@@ -36,6 +36,8 @@ pub(crate) struct Drive<F: Fidelity> {
     pub(crate) attempt: u32,
     /// Pages that the migration has in its hands: collected, and neither sent nor given back.
     held: F::Set,
+    /// Blocks of the disk that it has in its hands.
+    held_blocks: F::Set,
     pub(crate) watcher: Option<Watcher>,
     pub(crate) watch_key: Option<Key>,
     pub(crate) wake_key: Option<Key>,
@@ -65,8 +67,9 @@ pub(crate) enum Task<S> {
         elide_zero_pages: bool,
         channels: Channels,
     },
-    Peek,
+    Peek(Region),
     Collect {
+        region: Region,
         limit: Option<Bytes>,
         into: Option<CmdId>,
     },
@@ -84,15 +87,17 @@ pub(crate) enum Task<S> {
 }
 
 impl<F: Fidelity> Drive<F> {
-    pub(crate) fn new(m: &Move, source: HostId, memory: Bytes, spec: &Spec, timeline: bool) -> Drive<F> {
+    pub(crate) fn new(m: &Move, source: HostId, vm: &Vm, spec: &Spec, timeline: bool) -> Drive<F> {
         let intermediaries = (0..m.via.len() as u16).collect();
         let ledger = if timeline { Ledger::with_timeline() } else { Ledger::new() };
         let order = spec.push.map_or_else(Prepaging::default, |p| p.prepaging);
+        let disk = vm.disk.as_ref().map_or(Bytes::ZERO, |disk| disk.size);
+        let conductor = Conductor::new(spec.clone(), vm.memory, intermediaries).with_disk(disk);
         Drive {
             vm: m.vm,
             source,
             destination: m.to,
-            session: Session::new(Conductor::new(spec.clone(), memory, intermediaries), ledger),
+            session: Session::new(conductor, ledger),
             via: m.via.clone(),
             carrier: Carrier::default(),
             gathering: Gathering::default(),
@@ -101,6 +106,7 @@ impl<F: Fidelity> Drive<F> {
             drained: false,
             attempt: 1,
             held: F::Set::default(),
+            held_blocks: F::Set::default(),
             watcher: None,
             watch_key: None,
             wake_key: None,
@@ -116,8 +122,15 @@ impl<F: Fidelity> Drive<F> {
         }
     }
 
-    pub(crate) fn hold(&mut self, set: &F::Set) {
-        self.held.merge(set.clone());
+    pub(crate) fn hold(&mut self, region: Region, set: &F::Set) {
+        self.held(region).merge(set.clone());
+    }
+
+    fn held(&mut self, region: Region) -> &mut F::Set {
+        match region {
+            Region::Memory => &mut self.held,
+            Region::Disk => &mut self.held_blocks,
+        }
     }
 
     /// Whether the guest at the destination misses nothing that the source has: neither in a push nor in the migration's hands.
@@ -130,8 +143,9 @@ impl<F: Fidelity> Drive<F> {
         (0..).zip(&self.via).find(|(_, h)| **h == host).map(|(i, _)| i)
     }
 
-    pub(crate) fn remap_held(&mut self, map: impl Fn(&F::Set) -> F::Set) {
-        self.held = map(&self.held);
+    pub(crate) fn remap_held(&mut self, region: Region, map: impl Fn(&F::Set) -> F::Set) {
+        let held = self.held(region);
+        *held = map(held);
     }
 }
 
@@ -176,13 +190,15 @@ impl<F: Fidelity> Engine<'_, F> {
             Command::Prepare { elide_zero_pages, channels } => {
                 self.later(m, id, c.setup, Task::Prepare { elide_zero_pages, channels });
             }
-            Command::PeekDirty { .. } => self.later(m, id, self.scan_time(m), Task::Peek),
-            Command::Collect { limit, into, .. } => self.later(m, id, self.scan_time(m), Task::Collect { limit, into }),
-            Command::ReturnDirty { set, .. } => {
+            Command::PeekDirty { region } => self.later(m, id, self.scan_time(m, region), Task::Peek(region)),
+            Command::Collect { region, limit, into } => {
+                self.later(m, id, self.scan_time(m, region), Task::Collect { region, limit, into });
+            }
+            Command::ReturnDirty { region, set } => {
                 self.sync(m);
-                self.drives[m as usize].held.give(&set);
+                self.drives[m as usize].held(region).give(&set);
                 let vm = self.drives[m as usize].vm;
-                self.guests[vm.0 as usize].guest.return_dirty(&set);
+                self.guests[vm.0 as usize].region_mut(region).return_dirty(&set);
                 self.answer(m, id, Reply::Returned);
             }
             Command::Send(send) => self.start_send(m, id, &send),
@@ -249,9 +265,10 @@ impl<F: Fidelity> Engine<'_, F> {
         self.later(m, id, self.world.calibration.latency.times(2), Task::Acknowledged(reply));
     }
 
-    /// The time to read the dirty log. Before the first collection there is nothing to read: every page counts as dirty.
-    fn scan_time(&self, m: u32) -> Span {
-        if !self.drives[m as usize].collected {
+    /// The time to read the dirty log. Before the first collection there is nothing to read: every page counts as dirty. What a guest
+    /// writes to its disk the hypervisor notes itself.
+    fn scan_time(&self, m: u32, region: Region) -> Span {
+        if region == Region::Disk || !self.drives[m as usize].collected {
             return Span::ZERO;
         }
         let memory = self.world.vms[self.drives[m as usize].vm.0 as usize].memory;
@@ -288,14 +305,14 @@ impl<F: Fidelity> Engine<'_, F> {
                 self.drives[m as usize].elide_zero_pages = elide_zero_pages;
                 self.drives[m as usize].channels = channels;
                 let cost = self.world.calibration.tracking_fault.as_secs_f64();
-                self.guests[vm].guest.start_tracking(cost);
+                self.guests[vm].start_tracking(cost);
                 self.answer(m, id, Reply::Prepared);
             }
-            Task::Peek => {
-                let dirty = self.guests[vm].guest.dirty();
+            Task::Peek(region) => {
+                let dirty = self.guests[vm].region(region).dirty();
                 self.answer(m, id, Reply::DirtyCount(dirty));
             }
-            Task::Collect { limit, into } => self.collect(m, id, limit, into),
+            Task::Collect { region, limit, into } => self.collect(m, id, region, limit, into),
             Task::Pause => {
                 self.set_run(m, Run::Paused);
                 self.answer(m, id, Reply::Paused);
@@ -308,21 +325,21 @@ impl<F: Fidelity> Engine<'_, F> {
         }
     }
 
-    fn collect(&mut self, m: u32, id: CmdId, limit: Option<Bytes>, into: Option<CmdId>) {
-        self.drives[m as usize].collected = true;
+    fn collect(&mut self, m: u32, id: CmdId, region: Region, limit: Option<Bytes>, into: Option<CmdId>) {
+        self.drives[m as usize].collected |= region == Region::Memory;
         let vm = self.drives[m as usize].vm.0 as usize;
         let draw = self.settings.sampled.then_some(&mut self.rng);
-        let set = self.guests[vm].guest.collect(limit, draw);
+        let set = self.guests[vm].region_mut(region).collect(limit, draw);
         let target = into.filter(|&send| self.drives[m as usize].carrier.holds(send));
         let Some(send) = target else {
-            self.drives[m as usize].hold(&set);
+            self.drives[m as usize].hold(region, &set);
             return self.answer(m, id, Reply::Dirty(set));
         };
-        let guest = &self.guests[vm].guest;
+        let placed = &self.guests[vm];
         let drive = &mut self.drives[m as usize];
         let queued = drive.carrier.find(send).expect("the send is under way");
-        let sent = queued.account(guest);
-        let added = queued.transfer.join(&set, guest);
+        let sent = queued.account(placed);
+        let added = queued.transfer.join(&set, placed.region(region));
         let pending = Bytes(queued.transfer.pending() as u64);
         self.reschedule(m);
         self.answer(m, id, Reply::Joined(Joined { added, pending, sent }));
@@ -330,7 +347,7 @@ impl<F: Fidelity> Engine<'_, F> {
 
     fn start_send(&mut self, m: u32, id: CmdId, send: &Send<F::Set>) {
         self.sync(m);
-        self.drives[m as usize].held.give(&send.set);
+        self.drives[m as usize].held(send.region).give(&send.set);
         self.carry_pages(m, id, send);
     }
 
@@ -346,7 +363,7 @@ impl<F: Fidelity> Engine<'_, F> {
         drive.switched = true;
         let c = &self.world.calibration;
         let placed = &mut self.guests[vm.0 as usize];
-        placed.guest.stop_tracking();
+        placed.stop_tracking();
         placed.guest.set_share(livemig_core::units::Share::FULL);
         if !drive.held.is_empty() || placed.guest.staged() > 0.0 {
             let path = FaultPath { latency: c.latency, service: c.fault_service, order: drive.order };
@@ -364,8 +381,8 @@ impl<F: Fidelity> Engine<'_, F> {
         let unsent = match command {
             Command::Send(send) => send.set,
             Command::DiscardStale { set } => set,
-            Command::ReturnDirty { set, .. } => {
-                self.drives[m as usize].held.give(&set);
+            Command::ReturnDirty { region, set } => {
+                self.drives[m as usize].held(region).give(&set);
                 F::Set::default()
             }
             Command::Resume { side: Side::Destination } => return self.tell_failed(m, id, Failure::NeverStarted),
@@ -386,7 +403,6 @@ impl<F: Fidelity> Engine<'_, F> {
         } else if self.drives[m as usize].gathering.is(of) {
             self.recall_gathering(m, of);
         } else if let Some((sent, unsent)) = self.take_transfer(m, of) {
-            self.drives[m as usize].hold(&unsent);
             self.end_watch(m, WatchEnd::SendEnded);
             self.tell(m, Event::Recalled { id: of, sent, unsent });
         }
@@ -403,7 +419,6 @@ impl<F: Fidelity> Engine<'_, F> {
     /// Fails one transfer. The migration is at the present.
     pub(crate) fn fail_transfer(&mut self, m: u32, id: CmdId, failure: Failure) {
         let Some((sent, unsent)) = self.take_transfer(m, id) else { return };
-        self.drives[m as usize].hold(&unsent);
         self.end_watch(m, WatchEnd::SendEnded);
         self.tell(m, Event::Failed { id, failure, sent, unsent });
     }

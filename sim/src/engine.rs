@@ -4,10 +4,11 @@ use crate::cores::HostCores;
 use crate::drain::Draining;
 use crate::drive::{Drive, Task};
 use crate::drives::Drives;
-use crate::fidelity::{Fidelity, GuestModel, Lanes};
+use crate::fidelity::{Fidelity, Lanes};
 use crate::intermediaries::Stage;
 use crate::memory::HostMemory;
 use crate::network::{FlowId, Network};
+use crate::placed::Placed;
 use crate::queue::EventQueue;
 use crate::selection::Measured;
 use crate::traffic::TrafficFlow;
@@ -17,7 +18,7 @@ use livemig_core::ledger::Observation;
 use livemig_core::machine::Migration;
 use livemig_core::strategy::Technique;
 use livemig_core::units::{Rate, Span, Time};
-use livemig_core::vocabulary::{CmdId, Event};
+use livemig_core::vocabulary::{CmdId, Event, Region};
 use livemig_models::world::{HostId, Strategy, VmId, World};
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
@@ -51,8 +52,8 @@ pub(crate) enum Happening<S> {
     StageFull(HostId),
     /// What a migration can fetch from one of its intermediaries has been fetched.
     BacklogEmpty(u32),
-    /// A guest's workload enters its next phase.
-    NextPhase(VmId),
+    /// What a guest does with its memory or its disk enters the next phase.
+    NextPhase(VmId, Region),
     /// Something of the scenario's `[[event]]` list.
     Incident(u32),
     /// Rates are measured from now on.
@@ -69,17 +70,6 @@ pub(crate) enum Owner {
     Nobody,
     Migration(u32),
     Traffic(u32),
-}
-
-/// Where a guest is and what it does.
-#[derive(Debug)]
-pub(crate) struct Placed<G> {
-    pub(crate) guest: G,
-    pub(crate) host: HostId,
-    /// When its workload began.
-    pub(crate) workload_since: Time,
-    /// The workload of an incident, which replaces that of the scenario.
-    pub(crate) workload: Option<u32>,
 }
 
 pub(crate) struct Engine<'a, F: Fidelity> {
@@ -183,11 +173,13 @@ impl<'a, F: Fidelity> Engine<'a, F> {
 
     fn place_guests(&mut self) {
         for (i, vm) in self.world.vms.iter().enumerate() {
-            let (workload, change) = vm.workload.phase_at(Span::ZERO);
-            let guest = GuestModel::new(vm, workload, self.settings.seed.wrapping_add(i as u64));
-            self.guests.push(Placed { guest, host: vm.host, workload_since: Time::ZERO, workload: None });
-            if let Some(change) = change {
-                self.queue.push(Time::ZERO + change, Happening::NextPhase(VmId(i as u32)));
+            let placed = Placed::new(vm, self.settings.seed.wrapping_add(i as u64));
+            self.guests.push(placed);
+            let disk = vm.disk.as_ref().map(|disk| (Region::Disk, &disk.workload));
+            for (region, workload) in [(Region::Memory, &vm.workload)].into_iter().chain(disk) {
+                if let (_, Some(change)) = workload.phase_at(Span::ZERO) {
+                    self.queue.push(Time::ZERO + change, Happening::NextPhase(VmId(i as u32), region));
+                }
             }
         }
     }
@@ -195,8 +187,8 @@ impl<'a, F: Fidelity> Engine<'a, F> {
     fn schedule(&mut self) {
         for (i, m) in self.world.moves.iter().enumerate() {
             let source = self.world.vms[m.vm.0 as usize].host;
-            let memory = self.world.vms[m.vm.0 as usize].memory;
-            self.add_drive(Drive::new(m, source, memory, &self.strategy.spec, self.settings.timeline));
+            let vm = &self.world.vms[m.vm.0 as usize];
+            self.add_drive(Drive::new(m, source, vm, &self.strategy.spec, self.settings.timeline));
             if self.strategy.spec.ahead.is_some() && m.at > Time::ZERO {
                 self.queue.push(Time::ZERO, Happening::Announce(i as u32));
             }
@@ -262,7 +254,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             Happening::MemoryFull(host) => self.memory_full(host),
             Happening::StageFull(host) => self.stage_full(host),
             Happening::BacklogEmpty(m) => self.backlog_empty(m),
-            Happening::NextPhase(vm) => self.next_phase(vm),
+            Happening::NextPhase(vm, region) => self.next_phase(vm, region),
             Happening::Incident(i) => self.incident(i),
             Happening::Measure => self.begin_measuring(),
             Happening::DrainRequested => self.request_drain(),
@@ -380,7 +372,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
         self.unfinished -= 1;
         let vm = drive.vm.0 as usize;
         self.drive_of[vm] = self.drive_of[vm].filter(|&current| current != m);
-        for (send, sent) in drive.carrier.under_way(&self.guests[vm].guest) {
+        for (send, sent) in drive.carrier.under_way(&self.guests[vm]) {
             drive.session.observe(Observation::Progress { send, sent });
         }
         let metrics = drive.session.finish(now);
@@ -417,7 +409,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
         let placed = &mut self.guests[drive.vm.0 as usize];
         let (observed, session) = (drive.observed, &mut drive.session);
         let (front, lanes) = drive.carrier.bring(drive.watcher.as_mut(), drive.gathering.lanes(), self.now);
-        F::advance(&mut placed.guest, front, &lanes, self.now, &mut |o| {
+        placed.advance::<F>(front, &lanes, self.now, &mut |o| {
             if observed {
                 session.observe(o);
             }
@@ -428,7 +420,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
     pub(crate) fn sync_guest(&mut self, vm: VmId) {
         match self.drive_of[vm.0 as usize] {
             Some(m) => self.sync(m),
-            None => F::advance(&mut self.guests[vm.0 as usize].guest, None, &Lanes::NONE, self.now, &mut |_| {}),
+            None => self.guests[vm.0 as usize].advance::<F>(None, &Lanes::NONE, self.now, &mut |_| {}),
         }
     }
 }

@@ -8,7 +8,7 @@ use livemig_core::ledger::Observation;
 use livemig_core::pages::PageSet;
 use livemig_core::units::{Bytes, Share, Span, Time};
 use livemig_core::vocabulary::{CmdId, Prepaging, Send, Sent};
-use livemig_models::world::{Vm, Workload};
+use livemig_models::world::Workload;
 use rand_pcg::Pcg64Mcg;
 use std::fmt::Debug;
 
@@ -44,9 +44,14 @@ pub(crate) struct Lanes<'a> {
     pub(crate) gather: &'a [(u16, f64)],
 }
 
-impl Lanes<'_> {
+impl<'a> Lanes<'a> {
+    /// What is fetched, without what is sent.
+    pub(crate) fn gathering_alone(&self) -> Self {
+        Lanes { gather: self.gather, ..Lanes::NONE }
+    }
+
     /// Nothing moves.
-    pub(crate) const NONE: Lanes<'static> = Lanes { rate: 0.0, direct: 0.0, via: &[], copies: 0, gather: &[] };
+    pub(crate) const NONE: Lanes<'a> = Lanes { rate: 0.0, direct: 0.0, via: &[], copies: 0, gather: &[] };
 }
 
 /// A page set of which the driver can keep a second account: which pages a migration has in its hands.
@@ -94,10 +99,14 @@ pub(crate) trait GuestModel: Debug {
     /// How pages are called after a change of the workload.
     type Remap;
 
-    /// A guest that runs; random choices of its own follow from `seed`.
-    fn new(vm: &Vm, workload: &Workload, seed: u64) -> Self;
+    /// A guest that runs, with `size` bytes to access; random choices of its own follow from `seed`.
+    fn new(size: Bytes, vcpus: u32, workload: &Workload, seed: u64) -> Self;
     fn run(&self) -> Run;
     fn set_run(&mut self, run: Run);
+    /// The share of its cores that it began with, by which the rate of its work is reported.
+    fn baseline(&self) -> f64;
+    /// Its work per second while nothing that it accesses costs it time.
+    fn speed(&self) -> f64;
     /// vCPU share by throttling.
     fn set_share(&mut self, share: Share);
     /// vCPU share by the host's cores.
@@ -158,6 +167,8 @@ pub(crate) trait TransferModel: Debug {
 
     fn of_pages(id: CmdId, send: &Send<Self::Set>, push: bool, price: WirePrice, guest: &Self::Guest, now: Time) -> Self;
     fn of_state(id: CmdId, state: Bytes, now: Time) -> Self;
+    /// It has the migration's bandwidth from now on.
+    fn begin(&mut self, now: Time);
     fn id(&self) -> CmdId;
     fn load(&self) -> Load;
     /// Whether its pages are new to the destination.

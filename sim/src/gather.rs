@@ -10,7 +10,7 @@ use crate::fidelity::{Fidelity, GuestModel, TransferModel};
 use crate::network::FlowId;
 use crate::queue::Key;
 use livemig_core::units::{Bytes, PAGE_SIZE, Rate, Span, Time};
-use livemig_core::vocabulary::{CmdId, Event, Failure, Peer, Reply, Sent};
+use livemig_core::vocabulary::{CmdId, Event, Failure, Peer, Region, Reply, Sent};
 
 /// Fewer bytes than this are nothing: rounding.
 const NOTHING: f64 = 1.0;
@@ -103,7 +103,7 @@ impl<F: Fidelity> Engine<'_, F> {
         let streams = drive.carrier.ways.streams().max(1);
         let hosts: Vec<_> = (0_u16..).zip(drive.via.clone()).filter(|(_, h)| !self.down[h.0 as usize].dead).collect();
         for &(via, host) in &hosts {
-            let routes = self.wiring.migration(host, to, streams, vm);
+            let routes = self.wiring.migration(Region::Memory, host, to, streams, vm);
             let weight = f64::from(streams) / hosts.len() as f64 / routes.len() as f64;
             for route in routes {
                 let flow = self.add_flow(&route, weight, Some(0.0), Owner::Migration(m));

@@ -4,7 +4,8 @@ use crate::engine::{Engine, Happening};
 use crate::fidelity::{Fidelity, GuestModel, Run, TransferModel};
 use livemig_core::drain::{self, VmIndex};
 use livemig_core::machine::{Migration, Phase};
-use livemig_core::vocabulary::{Event, Failure, Peer};
+use livemig_core::units::Time;
+use livemig_core::vocabulary::{Event, Failure, Peer, Region};
 use livemig_models::world::{HostId, Incident, VmId, Workload};
 
 impl<F: Fidelity> Engine<'_, F> {
@@ -20,15 +21,18 @@ impl<F: Fidelity> Engine<'_, F> {
             Incident::Workload(vm, workload) => {
                 self.guests[vm.0 as usize].workload = Some(i);
                 self.guests[vm.0 as usize].workload_since = self.now;
-                self.enter_phase(*vm, workload);
+                self.enter_phase(*vm, Region::Memory, workload);
             }
             Incident::Traffic(vm, traffic) => self.change_traffic(*vm, *traffic),
         }
     }
 
-    /// A guest's workload enters its next phase.
-    pub(crate) fn next_phase(&mut self, vm: VmId) {
+    /// What a guest does with a region enters its next phase.
+    pub(crate) fn next_phase(&mut self, vm: VmId, region: Region) {
         let world = self.world;
+        if let Some(disk) = world.vms[vm.0 as usize].disk.as_ref().filter(|_| region == Region::Disk) {
+            return self.enter_phase(vm, region, &disk.workload);
+        }
         let workload = match self.guests[vm.0 as usize].workload {
             Some(i) => match &world.events[i as usize].what {
                 Incident::Workload(_, workload) => workload,
@@ -38,28 +42,31 @@ impl<F: Fidelity> Engine<'_, F> {
             },
             None => &world.vms[vm.0 as usize].workload,
         };
-        self.enter_phase(vm, workload);
+        self.enter_phase(vm, region, workload);
     }
 
-    fn enter_phase(&mut self, vm: VmId, workload: &Workload) {
-        let elapsed = self.now.since(self.guests[vm.0 as usize].workload_since);
-        let (phase, change) = workload.phase_at(elapsed);
-        let memory = self.world.vms[vm.0 as usize].memory;
+    fn enter_phase(&mut self, vm: VmId, region: Region, workload: &Workload) {
+        let of = &self.world.vms[vm.0 as usize];
+        let (size, since) = match (region, &of.disk) {
+            (Region::Disk, Some(disk)) => (disk.size, Time::ZERO),
+            (Region::Memory | Region::Disk, _) => (of.memory, self.guests[vm.0 as usize].workload_since),
+        };
+        let (phase, change) = workload.phase_at(self.now.since(since));
         let m = self.drive_of[vm.0 as usize];
         self.sync_guest(vm);
-        let remap = self.guests[vm.0 as usize].guest.change_workload(phase, memory);
+        let remap = self.guests[vm.0 as usize].region_mut(region).change_workload(phase, size);
         if let Some(m) = m {
-            let prices = [self.wire_price(m, false), self.wire_price(m, true)];
-            let (guest, drive) = (&self.guests[vm.0 as usize].guest, &mut self.drives[m as usize]);
-            drive.remap_held(|set| F::Guest::remap(&remap, set));
-            for transfer in drive.carrier.transfers() {
+            let prices = [self.wire_price(m, region, false), self.wire_price(m, region, true)];
+            let (guest, drive) = (self.guests[vm.0 as usize].region(region), &mut self.drives[m as usize]);
+            drive.remap_held(region, |set| F::Guest::remap(&remap, set));
+            for transfer in drive.carrier.transfers(region) {
                 let price = prices[usize::from(transfer.is_first())];
                 transfer.remap(&remap, price, guest);
             }
             self.reschedule(m);
         }
         if let Some(change) = change {
-            self.queue.push(self.now + change, Happening::NextPhase(vm));
+            self.queue.push(self.now + change, Happening::NextPhase(vm, region));
         }
     }
 

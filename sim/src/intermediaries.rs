@@ -6,7 +6,7 @@ use crate::queue::Key;
 use livemig_core::ledger::Observation;
 use livemig_core::pages::PageSet;
 use livemig_core::units::{Bytes, PAGE_SIZE, Span};
-use livemig_core::vocabulary::{CmdId, Event, Failure, Peer, Reply, Routes};
+use livemig_core::vocabulary::{CmdId, Event, Failure, Peer, Region, Reply, Routes};
 use livemig_models::world::{HostId, Role, World};
 
 /// The room for staged pages at one host.
@@ -162,7 +162,7 @@ impl<F: Fidelity> Engine<'_, F> {
             }
         }
         if concerned {
-            drive.hold(&refused);
+            drive.hold(Region::Memory, &refused);
             self.ways_changed(m);
             self.tell(m, Event::StageRefused { via, set: refused });
         }
@@ -212,7 +212,7 @@ impl<F: Fidelity> Engine<'_, F> {
         self.sync(m);
         let drive = &mut self.drives[m as usize];
         let set = self.guests[drive.vm.0 as usize].guest.lose_stage(via);
-        drive.hold(&set);
+        drive.hold(Region::Memory, &set);
         self.note_stage(m);
         self.answer(m, id, Reply::Reclaimed(set));
         self.adjust_gathering(m);

@@ -15,6 +15,7 @@ mod intermediaries;
 mod memory;
 pub mod network;
 mod page;
+mod placed;
 pub mod queue;
 mod sample;
 mod selection;

@@ -10,7 +10,7 @@ use crate::engine::{Engine, Owner};
 use crate::fidelity::{Fidelity, Lanes};
 use crate::network::FlowId;
 use livemig_core::units::PAGE_SIZE;
-use livemig_core::vocabulary::Routes;
+use livemig_core::vocabulary::{Region, Routes};
 use livemig_models::world::HostId;
 
 /// One flow of the network.
@@ -27,6 +27,8 @@ struct Lane {
 pub(crate) struct Ways {
     flows: Vec<Lane>,
     streams: u16,
+    /// What the transfer is of for which they were made.
+    region: Option<Region>,
     routes: Routes,
     /// Weight of the flows to intermediaries together.
     via_weight: f64,
@@ -161,13 +163,13 @@ impl<F: Fidelity> Engine<'_, F> {
     pub(crate) fn need_flows(&mut self, m: u32) {
         let drive = &self.drives[m as usize];
         let Some(front) = drive.carrier.front() else { return };
-        let (streams, ways) = (front.streams, &drive.carrier.ways);
-        if !ways.is_empty() && ways.streams == streams && ways.routes == front.routes {
+        let (streams, region, ways) = (front.streams, front.region, &drive.carrier.ways);
+        if !ways.is_empty() && ways.streams == streams && ways.region == Some(region) && ways.routes == front.routes {
             return;
         }
         let routes = front.routes.clone();
         self.drop_flows(m);
-        self.drives[m as usize].carrier.ways = Ways { streams, routes: routes.clone(), ..Ways::default() };
+        self.drives[m as usize].carrier.ways = Ways { streams, region: Some(region), routes: routes.clone(), ..Ways::default() };
         if routes.direct {
             self.add_lanes(m, None, f64::from(streams));
         }
@@ -184,7 +186,8 @@ impl<F: Fidelity> Engine<'_, F> {
         let drive = &self.drives[m as usize];
         let to = via.map_or(drive.destination, |i| drive.via[usize::from(i)]);
         let nics = drive.channels.nics.unwrap_or(u16::MAX).min(drive.carrier.ways.streams);
-        let routes = self.wiring.migration(drive.source, to, nics, drive.vm.0 as usize);
+        let region = drive.carrier.ways.region.unwrap_or(Region::Memory);
+        let routes = self.wiring.migration(region, drive.source, to, nics, drive.vm.0 as usize);
         let weight = weight / routes.len() as f64;
         for route in routes {
             let flow = self.add_flow(&route, weight, None, Owner::Migration(m));

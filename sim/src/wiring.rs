@@ -1,6 +1,7 @@
 //! The links of a world and the routes over them.
 
 use crate::network::{LinkId, Network};
+use livemig_core::vocabulary::Region;
 use livemig_models::world::{HostId, World};
 
 /// The links of one host.
@@ -13,6 +14,8 @@ struct HostLinks {
     reception: Option<LinkId>,
     /// Limit of what it stores and hands out for migrations.
     service: Option<LinkId>,
+    /// Limit of what its disks read and write for migrations.
+    storage: Option<LinkId>,
     /// Limit of incoming new pages while the host must free memory for them; open otherwise.
     reclaim: Option<LinkId>,
 }
@@ -40,6 +43,7 @@ impl Wiring {
                 rack: h.rack,
                 reception: h.reception.map(|r| net.add_link(r.0)),
                 service: h.service.map(|r| net.add_link(r.0)),
+                storage: h.storage.map(|r| net.add_link(r.0)),
                 reclaim: h.memory.map(|_| net.add_link(f64::INFINITY)),
             })
             .collect();
@@ -78,8 +82,9 @@ impl Wiring {
         route
     }
 
-    /// The routes of a migration's streams: over as many NIC pairs as both hosts have, but over at most so many.
-    pub(crate) fn migration(&self, from: HostId, to: HostId, most: u16, choice: usize) -> Vec<Route> {
+    /// The routes of a migration's streams: over as many NIC pairs as both hosts have, but over at most so many. Blocks of a disk pass
+    /// through the storage of both hosts and take no memory.
+    pub(crate) fn migration(&self, region: Region, from: HostId, to: HostId, most: u16, choice: usize) -> Vec<Route> {
         let pairs = self.nics(from).len().max(self.nics(to).len()).min(usize::from(most));
         (0..pairs)
             .map(|i| {
@@ -88,7 +93,10 @@ impl Wiring {
                 route.extend(self.hosts[from.0 as usize].service);
                 route.extend(host.service);
                 route.extend(host.reception);
-                route.extend(host.reclaim);
+                match region {
+                    Region::Memory => route.extend(host.reclaim),
+                    Region::Disk => route.extend([self.hosts[from.0 as usize].storage, host.storage].into_iter().flatten()),
+                }
                 route
             })
             .collect()

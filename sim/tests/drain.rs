@@ -405,3 +405,18 @@ fn intermediaries_are_chosen_for_every_vm_that_leaves() {
         }
     }
 }
+
+#[test]
+fn a_drain_moves_disks_too() {
+    let mut world = world(&[&[1, 1], &[]], 2);
+    for vm in &mut world.vms {
+        vm.disk =
+            Some(Box::new(livemig_models::world::Disk { size: Bytes::from_gib(2), workload: Workload::Idle, zero_share: 0.0 }));
+    }
+    world.drain = Some(drain(&[0], &[1]));
+    let result = run(&world, &pre_copy());
+    assert_eq!(result.migrations.len(), 2);
+    assert!(result.migrations.iter().all(|m| m.metrics.bytes.disk == Bytes::from_gib(2)));
+    let drained = result.drain.expect("a drain").whole.drain_time().expect("emptied").as_secs_f64();
+    assert!((drained - 60.0).abs() < 1e-3, "{drained}");
+}

@@ -72,6 +72,9 @@ impl Cast {
         if channels.nics.is_some_and(|nics| nics > 1) || channels.threads.is_some_and(|t| t != strategy.spec.transfer.streams) {
             return refuse(format!("strategy `{}`: there is one interface, and one thread per stream", strategy.name));
         }
+        if let Some(m) = world.moves.iter().find(|m| world.vms[m.vm.0 as usize].disk.is_some()) {
+            return refuse(format!("VM `{}`: disks are simulated only", world.vms[m.vm.0 as usize].name));
+        }
         if let Some(m) = world.moves.iter().find(|m| !m.via.is_empty()) {
             return refuse(format!("VM `{}`: intermediaries are simulated only", world.vms[m.vm.0 as usize].name));
         }

@@ -74,6 +74,10 @@ fn fill_vm(vm: &mut Map<String, Value>) {
     vm.entry("vcpus").or_insert(1.into());
     vm.entry("workload").or_insert(json!({ "kind": "idle" }));
     vm.entry("zero").or_insert(0.into());
+    if let Some(Value::Object(disk)) = vm.get_mut("disk") {
+        disk.entry("workload").or_insert(json!({ "kind": "idle" }));
+        disk.entry("zero").or_insert(0.into());
+    }
     if let Value::Object(traffic) = vm.entry("traffic").or_insert(json!({})) {
         traffic.entry("tx").or_insert("0 B/s".into());
         traffic.entry("rx").or_insert("0 B/s".into());

@@ -129,6 +129,8 @@ pub struct Host {
     pub swap: Rate,
     /// What it can store and hand out per second, together, for migrations whose pages it stages; `None` for no limit.
     pub service: Option<Rate>,
+    /// What its disks read and write per second, together, for migrations; `None` for no limit.
+    pub storage: Option<Rate>,
 }
 
 /// What a host is for.
@@ -177,6 +179,19 @@ pub struct Vm {
     /// Its traffic with the outside.
     pub traffic: Traffic,
     /// Share of its memory that is pages of zeros.
+    pub zero_share: f64,
+    /// Its disk, where that is moved with it; without, it has none or shares its storage with the destination.
+    pub disk: Option<Box<Disk>>,
+}
+
+/// A virtual disk that is moved with its VM. Its blocks are as large as pages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Disk {
+    /// Its size.
+    pub size: Bytes,
+    /// What the guest does with it. Only writes matter: a block is there before the guest asks for it.
+    pub workload: Workload,
+    /// Share of it that is blocks of zeros.
     pub zero_share: f64,
 }
 

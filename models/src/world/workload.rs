@@ -160,6 +160,20 @@ impl Workload {
         regions
     }
 
+    /// Whether anything is read.
+    #[must_use]
+    pub fn reads(&self) -> bool {
+        match self {
+            Workload::Idle => false,
+            Workload::Uniform { reads, .. }
+            | Workload::Sequential { reads, .. }
+            | Workload::Zipf { reads, .. }
+            | Workload::Curve { reads, .. } => *reads > 0.0,
+            Workload::HotCold { hot_reads, cold_reads, .. } => hot_reads + cold_reads > 0.0,
+            Workload::Phases(phases) => phases.iter().any(|p| p.workload.reads()),
+        }
+    }
+
     /// The most memory that the workload accesses at any time; all of it for a workload with a cold part.
     #[must_use]
     pub fn reach(&self) -> Bytes {

@@ -10,7 +10,7 @@ use livemig_core::ledger::Observation;
 use livemig_core::pages::{CLASSES, Counted, PageSet};
 use livemig_core::units::{Bytes, PAGE_SIZE, Share, Time};
 use livemig_models::dirtying::{dirty_after, dirtying_rate};
-use livemig_models::world::{Pattern, Region, Vm, Workload};
+use livemig_models::world::{Pattern, Region, Workload};
 use rand_pcg::Pcg64Mcg;
 
 /// A part of memory that is accessed alike.
@@ -118,7 +118,7 @@ impl Guest {
 
     /// The dirty fraction of a region `ahead` seconds from now, at the guest's full speed.
     pub(super) fn dirty_fraction_ahead(&self, class: usize, ahead: f64) -> f64 {
-        let speed = if self.run == Run::Running { self.share * self.cores_share } else { 0.0 };
+        let speed = self.speed();
         self.regions.get(class).map_or(0.0, |r| dirty_after(&r.pattern, r.size, r.writes, r.dirty, speed * ahead) / r.size)
     }
 
@@ -158,8 +158,8 @@ impl GuestModel for Guest {
     type Set = Counted;
     type Remap = Remap;
 
-    fn new(vm: &Vm, workload: &Workload, _seed: u64) -> Guest {
-        let mut regions = layout(workload.regions(vm.memory), vm.memory);
+    fn new(size: Bytes, vcpus: u32, workload: &Workload, _seed: u64) -> Guest {
+        let mut regions = layout(workload.regions(size), size);
         regions.iter_mut().for_each(|r| r.unplaced = r.size);
         Guest {
             regions,
@@ -168,7 +168,7 @@ impl GuestModel for Guest {
             share: 1.0,
             cores_share: 1.0,
             baseline: 1.0,
-            vcpus: f64::from(vm.vcpus),
+            vcpus: f64::from(vcpus),
             tracking: None,
             residency: None,
             places: Places::default(),
@@ -182,6 +182,14 @@ impl GuestModel for Guest {
 
     fn set_run(&mut self, run: Run) {
         self.run = run;
+    }
+
+    fn baseline(&self) -> f64 {
+        self.baseline
+    }
+
+    fn speed(&self) -> f64 {
+        if self.run == Run::Running { self.share * self.cores_share } else { 0.0 }
     }
 
     fn set_share(&mut self, share: Share) {

@@ -195,6 +195,10 @@ impl TransferModel for Transfer {
         }
     }
 
+    fn begin(&mut self, now: Time) {
+        self.since = self.since.max(now);
+    }
+
     fn id(&self) -> CmdId {
         self.id
     }

@@ -11,7 +11,7 @@ use crate::fidelity::{FaultPath, GuestModel, Lanes, Run};
 use livemig_core::ledger::Observation;
 use livemig_core::pages::{Bitmap, PageSet};
 use livemig_core::units::{Bytes, PageIndex, Share, Time};
-use livemig_models::world::{Vm, Workload};
+use livemig_models::world::Workload;
 use rand_pcg::Pcg64Mcg;
 
 /// A moment in seconds: exact to well below a nanosecond for days.
@@ -56,11 +56,6 @@ impl Guest {
 
     pub(super) fn pages(&self) -> u64 {
         self.pages
-    }
-
-    /// Work per second while every vCPU runs.
-    pub(super) fn speed(&self) -> f64 {
-        if self.run == Run::Running { self.share * self.cores_share } else { 0.0 }
     }
 
     /// Brings the guest, and the push that it waits for, to the moment `to`.
@@ -148,10 +143,10 @@ impl GuestModel for Guest {
     type Set = Bitmap;
     type Remap = ();
 
-    fn new(vm: &Vm, workload: &Workload, seed: u64) -> Guest {
+    fn new(size: Bytes, vcpus: u32, workload: &Workload, seed: u64) -> Guest {
         Guest {
-            pages: vm.memory.pages(),
-            sampler: Sampler::new(workload, vm.memory, seed),
+            pages: size.pages(),
+            sampler: Sampler::new(workload, size, seed),
             dirty: Bitmap::default(),
             tracking: None,
             residency: None,
@@ -163,7 +158,7 @@ impl GuestModel for Guest {
             share: 1.0,
             cores_share: 1.0,
             baseline: 1.0,
-            vcpus: vm.vcpus,
+            vcpus,
             debt: 0.0,
             work: 0.0,
             reported: 0.0,
@@ -176,6 +171,14 @@ impl GuestModel for Guest {
 
     fn set_run(&mut self, run: Run) {
         self.run = run;
+    }
+
+    fn baseline(&self) -> f64 {
+        self.baseline
+    }
+
+    fn speed(&self) -> f64 {
+        if self.run == Run::Running { self.share * self.cores_share } else { 0.0 }
     }
 
     fn set_share(&mut self, share: Share) {

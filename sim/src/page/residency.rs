@@ -7,7 +7,7 @@
 use super::guest::Guest;
 use super::sampler::Hit;
 use super::transfer::Transfer;
-use crate::fidelity::{FaultPath, Lanes};
+use crate::fidelity::{FaultPath, GuestModel, Lanes};
 use livemig_core::ledger::Observation;
 use livemig_core::pages::Bitmap;
 use livemig_core::units::{PageIndex, Span};

@@ -1,7 +1,7 @@
 //! Pages with an identity, or device state, on their way over the migration's bandwidth, one page after the other.
 
 use super::guest::Guest;
-use crate::fidelity::{Lanes, Load, TransferModel, WirePrice};
+use crate::fidelity::{GuestModel, Lanes, Load, TransferModel, WirePrice};
 use livemig_core::ledger::Observation;
 use livemig_core::pages::{Bitmap, PageSet};
 use livemig_core::push_plan::PushPlan;
@@ -294,6 +294,9 @@ impl TransferModel for Transfer {
             new_to_guest: false,
         }
     }
+
+    /// It goes on from where its guest is.
+    fn begin(&mut self, _now: Time) {}
 
     fn id(&self) -> CmdId {
         self.id

@@ -45,11 +45,13 @@ pub(crate) fn host(name: &str, rate: f64) -> Host {
         reception: None,
         swap: Rate(60e6),
         service: None,
+        storage: None,
     }
 }
 
 pub(crate) fn vm(host: u32, memory: Bytes, workload: Workload) -> Vm {
-    Vm { name: "vm".into(), host: HostId(host), memory, vcpus: 1, workload, traffic: Traffic::default(), zero_share: 0.0 }
+    let traffic = Traffic::default();
+    Vm { name: "vm".into(), host: HostId(host), memory, vcpus: 1, workload, traffic, zero_share: 0.0, disk: None }
 }
 
 /// One guest that moves between two hosts with one NIC of `rate` bytes per second each.

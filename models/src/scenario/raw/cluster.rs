@@ -48,6 +48,8 @@ pub(crate) struct Host {
     pub(crate) swap: Option<Value<Rate>>,
     /// What an intermediary can store and hand out per second, together. Default: no limit.
     pub(crate) service: Option<Value<Rate>>,
+    /// What its disks read and write per second, together, for migrations. Default: no limit.
+    pub(crate) storage: Option<Value<Rate>>,
 }
 
 /// What a host is for.
@@ -97,6 +99,20 @@ pub(crate) struct Vm {
     /// Its traffic with the outside. Default: none.
     pub(crate) traffic: Option<Traffic>,
     /// Share of its memory that is pages of zeros. Default: 0.
+    pub(crate) zero: Option<Value<Fraction>>,
+    /// Its disk, which is moved with it. Default: none, or one on storage that both hosts reach.
+    pub(crate) disk: Option<At<Disk>>,
+}
+
+/// A disk that is moved with its VM.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Disk {
+    /// Its size; at most 2^50 bytes.
+    pub(crate) size: Value<Bytes>,
+    /// What the guest writes to it, in blocks of 4096 bytes (`pages/s`). Default: `idle`.
+    pub(crate) workload: Option<Workload>,
+    /// Share of it that is blocks of zeros. Default: 0.
     pub(crate) zero: Option<Value<Fraction>>,
 }
 

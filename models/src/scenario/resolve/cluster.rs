@@ -10,7 +10,7 @@ use crate::scenario::names::{Blocks, Names};
 use crate::scenario::quantity::{Count, Quantity, written_size};
 use crate::scenario::raw::{self, Document};
 use crate::scenario::value::{At, Member, Text, Value};
-use crate::world::{Endpoint, Flow, Host, HostId, Nic, Rack, Role, Traffic, Vm, VmId, Workload};
+use crate::world::{Disk, Endpoint, Flow, Host, HostId, Nic, Rack, Role, Traffic, Vm, VmId, Workload};
 use livemig_core::units::{Bytes, Rate};
 
 /// Largest guest: 2^50 bytes.
@@ -87,6 +87,7 @@ fn host(raw: &raw::Host, member: &Member<'_>, calibration: &Calibration, racks: 
         reception: positive(&raw.reception, "host.reception")?,
         swap: positive(&raw.swap, "host.swap")?.unwrap_or(calibration.swap),
         service: positive(&raw.service, "host.service")?,
+        storage: positive(&raw.storage, "host.storage")?,
     })
 }
 
@@ -194,7 +195,7 @@ pub(super) fn vms(
                 vias.push(via);
             }
             let vm = vm(raw, member, host, files)?;
-            total += u128::from(vm.memory.0);
+            total += u128::from(vm.memory.0) + vm.disk.as_ref().map_or(0, |disk| u128::from(disk.size.0));
             if total > MAX_TOTAL {
                 return Err(member.fault(raw.memory.line, "vm.memory", "all VMs together have more than 2^62 bytes"));
             }
@@ -227,7 +228,21 @@ fn vm(raw: &raw::Vm, member: &Member<'_>, host: HostId, files: &mut Files) -> Re
         workload,
         traffic: raw.traffic.as_ref().map_or(Ok(Traffic::default()), |raw| traffic(raw, member, "vm.traffic"))?,
         zero_share: optional(raw.zero.as_ref(), member, "vm.zero")?.map_or(0.0, |f| f.0),
+        disk: raw.disk.as_ref().map(|at| disk(at, member, files).map(Box::new)).transpose()?,
     })
+}
+
+fn disk(At { line, value: raw }: &At<raw::Disk>, member: &Member<'_>, files: &mut Files) -> Result<Disk, Fault> {
+    let size = raw.size.get(member, "vm.disk.size")?;
+    if size.is_zero() || size > MAX_MEMORY {
+        let problem = format!("a disk has from 1 B to 1 PiB, not {}", written_size(size));
+        return Err(member.fault(raw.size.line, "vm.disk.size", &problem));
+    }
+    let workload = match &raw.workload {
+        Some(raw) => workload::of_disk(raw, member, "vm.disk.workload", size, files, *line)?,
+        None => Workload::Idle,
+    };
+    Ok(Disk { size, workload, zero_share: optional(raw.zero.as_ref(), member, "vm.disk.zero")?.map_or(0.0, |f| f.0) })
 }
 
 pub(super) fn traffic(raw: &raw::Traffic, member: &Member<'_>, key: &str) -> Result<Traffic, Fault> {

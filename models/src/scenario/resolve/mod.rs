@@ -12,7 +12,7 @@ use super::names::Names;
 use super::quantity::written_time;
 use super::raw::{self, Document};
 use crate::calibration::Calibration;
-use crate::world::{Fidelity, Strategy, World};
+use crate::world::{Fidelity, Strategy, Vm, World};
 use livemig_core::units::{Span, Time};
 
 /// What holds for the whole scenario.
@@ -92,7 +92,8 @@ pub(crate) fn resolve(document: &Document, frame: Frame, files: &mut Files) -> R
     }
     let guests = cluster::vms(document, frame, &hosts, &host_names, files)?;
     let vm_names = Names::new("vm", guests.vms.iter().map(|v| v.name.as_str()), &guests.blocks)?;
-    let too_large = guests.vms.iter().find(|vm| frame.fidelity == Fidelity::Page && vm.memory >= Fidelity::LARGEST_PAGED);
+    let largest = |vm: &Vm| vm.disk.as_ref().map_or(vm.memory, |disk| disk.size.max(vm.memory));
+    let too_large = guests.vms.iter().find(|vm| frame.fidelity == Fidelity::Page && largest(vm) >= Fidelity::LARGEST_PAGED);
     if let Some(vm) = too_large {
         return Err(Fault::at(1, "fidelity", format!("`{}` has 16 TiB or more, which page fidelity does not model", vm.name)));
     }
@@ -100,10 +101,10 @@ pub(crate) fn resolve(document: &Document, frame: Frame, files: &mut Files) -> R
     if let (Some(_), Some(drain)) = (&document.migrate, &document.drain) {
         return Err(Fault::at(drain.line, "drain", "a scenario has either [migrate] or [drain], not both"));
     }
-    let strategies = strategies::resolve(document)?;
     let context = plan::Context { frame, hosts: &hosts, host_names: &host_names, guests: &guests, vm_names: &vm_names };
     let drain = document.drain.as_ref().map(|raw| context.drain(raw)).transpose()?;
     let moves = if drain.is_some() { Vec::new() } else { context.moves(document.migrate.as_ref())? };
+    let strategies = strategies::resolve(document, context.moving_disk(&moves))?;
     let events = context.events(&document.event, &moves, drain.as_ref(), files)?;
     drop((rack_names, host_names, vm_names));
     let world = World { hosts, racks, vms: guests.vms, flows, moves, drain, events, calibration };

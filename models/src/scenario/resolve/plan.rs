@@ -77,6 +77,15 @@ impl Context<'_> {
             .collect()
     }
 
+    /// The first VM that is moved with its disk; in a drain any may have to be.
+    pub(super) fn moving_disk(&self, moves: &[Move]) -> Option<&Vm> {
+        let with_disk = |vm: &&Vm| vm.disk.is_some();
+        match moves {
+            [] => self.guests.vms.iter().find(with_disk),
+            moves => moves.iter().map(|m| self.vm(m.vm)).find(with_disk),
+        }
+    }
+
     pub(super) fn vm(&self, vm: VmId) -> &Vm {
         &self.guests.vms[vm.0 as usize]
     }

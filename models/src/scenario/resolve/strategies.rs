@@ -4,7 +4,7 @@ use crate::scenario::error::{Fault, choices};
 use crate::scenario::quantity::{Fraction, Positive};
 use crate::scenario::raw::{self, Document, Options, Select, Snapshots, Stop, Throttle, ThrottleStart};
 use crate::scenario::value::{At, Constant};
-use crate::world::Strategy;
+use crate::world::{Strategy, Vm};
 use livemig_core::policy::selection::{SelectionPolicy, TrafficSensitive};
 use livemig_core::policy::snapshot::{Adaptive, Fixed, SnapshotPolicy};
 use livemig_core::policy::stop::{Clark, Escalation, FixedRounds, KubeVirt, PMigrate, Qemu, SimGrid, StopRule};
@@ -14,17 +14,19 @@ use livemig_core::strategy::{Ahead, GatherWhen, LiveCopy, PRESETS, Preset, Scatt
 use livemig_core::units::Span;
 use livemig_core::vocabulary::Prepaging;
 
-/// The strategies of a scenario; every preset where it names none.
+/// The strategies of a scenario; every preset where it names none, or with `disk`, a VM that is moved with its disk, every preset that
+/// can do that.
 ///
 /// # Errors
-/// An unknown preset, an option without meaning, or a name that is there twice.
-pub(super) fn resolve(document: &Document) -> Result<Vec<Strategy>, Fault> {
+/// An unknown preset, an option without meaning, a strategy that cannot move the disk, or a name that is there twice.
+pub(super) fn resolve(document: &Document, disk: Option<&Vm>) -> Result<Vec<Strategy>, Fault> {
     let (table, list) = match &document.drain {
         Some(drain) => ("drain", drain.value.strategies.as_ref()),
         None => ("migrate", document.migrate.as_ref().and_then(|m| m.value.strategies.as_ref())),
     };
     let Some(list) = list else {
-        return Ok(PRESETS.iter().map(as_it_is).collect());
+        let all = PRESETS.iter().map(as_it_is);
+        return Ok(all.filter(|s| disk.is_none() || s.spec.check_disk().is_ok()).collect());
     };
     if list.value.is_empty() {
         return Err(Fault::at(
@@ -37,6 +39,9 @@ pub(super) fn resolve(document: &Document) -> Result<Vec<Strategy>, Fault> {
     for (number, at) in list.value.iter().enumerate() {
         let place = |fault: Fault| fault.or_line(at.line).under(&format!("{table}.strategies[{number}]"));
         let strategy = one(at).map_err(place)?;
+        if let (Some(vm), Err(why)) = (disk, strategy.spec.check_disk()) {
+            return Err(place(Fault::at(at.line, "", format!("`{}` has a `disk`, and `{}`: {why}", vm.name, strategy.name))));
+        }
         if strategies.iter().any(|other| other.name == strategy.name) {
             let problem = format!("the strategy `{}` is there twice; give one of them another `name`", strategy.name);
             return Err(place(Fault::at(at.line, "", problem)));

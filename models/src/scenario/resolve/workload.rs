@@ -16,6 +16,8 @@ struct Place<'a> {
     member: &'a Member<'a>,
     key: &'a str,
     memory: Bytes,
+    /// What is accessed.
+    of: &'static str,
 }
 
 /// The workload of a member, or of an event.
@@ -29,20 +31,43 @@ pub(super) fn resolve(
     memory: Bytes,
     files: &mut Files,
 ) -> Result<Workload, Fault> {
-    let place = Place { member, key, memory };
-    match raw {
-        raw::Workload::Idle => Ok(Workload::Idle),
-        raw::Workload::Uniform(a) => place.uniform(a),
-        raw::Workload::Sequential(a) => place.sequential(a),
-        raw::Workload::HotCold(h) => place.hot_cold(h),
-        raw::Workload::Zipf(z) => place.zipf(z),
-        raw::Workload::Curve(c) => place.curve(c, files),
-        raw::Workload::Phases(p) => place.phases(p, files),
-        raw::Workload::Trace(t) => place.trace(t, files),
+    Place { member, key, memory, of: "memory of the VM" }.resolve(raw, files)
+}
+
+/// The workload of a member's disk.
+///
+/// # Errors
+/// When a value fails or does not fit onto the disk, or blocks are read, which nothing depends on.
+pub(super) fn of_disk(
+    raw: &raw::Workload,
+    member: &Member<'_>,
+    key: &str,
+    size: Bytes,
+    files: &mut Files,
+    line: u32,
+) -> Result<Workload, Fault> {
+    let workload = Place { member, key, memory: size, of: "disk" }.resolve(raw, files)?;
+    if workload.reads() {
+        let problem = "reads of a disk change nothing, as all of it is there before the guest starts; leave them out";
+        return Err(member.fault(line, key, problem));
     }
+    Ok(workload)
 }
 
 impl Place<'_> {
+    fn resolve(&self, raw: &raw::Workload, files: &mut Files) -> Result<Workload, Fault> {
+        match raw {
+            raw::Workload::Idle => Ok(Workload::Idle),
+            raw::Workload::Uniform(a) => self.uniform(a),
+            raw::Workload::Sequential(a) => self.sequential(a),
+            raw::Workload::HotCold(h) => self.hot_cold(h),
+            raw::Workload::Zipf(z) => self.zipf(z),
+            raw::Workload::Curve(c) => self.curve(c, files),
+            raw::Workload::Phases(p) => self.phases(p, files),
+            raw::Workload::Trace(t) => self.trace(t, files),
+        }
+    }
+
     fn key(&self, key: &str) -> String {
         format!("{}.{key}", self.key)
     }
@@ -67,7 +92,7 @@ impl Place<'_> {
 
     fn fits(&self, bytes: Bytes, line: u32, key: &str) -> Result<Bytes, Fault> {
         if bytes > self.memory {
-            let problem = format!("{} is more than the memory of the VM, {}", written_size(bytes), written_size(self.memory));
+            let problem = format!("{} is more than the {}, {}", written_size(bytes), self.of, written_size(self.memory));
             return Err(self.fault(line, key, &problem));
         }
         Ok(bytes)
@@ -161,7 +186,7 @@ impl Place<'_> {
                     return Err(self.member.fault(phase.workload.line, &format!("{key}.for"), problem));
                 }
             };
-            let place = Place { member: self.member, key: &key, memory: self.memory };
+            let place = Place { member: self.member, key: &key, memory: self.memory, of: self.of };
             phases.push(Phase { until, workload: place.steady(&phase.workload.value, files)? });
         }
         Ok(Workload::Phases(phases.into()))
