@@ -12,6 +12,7 @@
 //! | [`agent`] | the process of a host: its guests, and what it is told and reports |
 //! | `source` | the driver of the [`Conductor`](livemig_core::conductor::Conductor): sender, streams, watches, orders to the destination |
 //! | `destination` | connections, pages that arrive, missing pages, orders carried out once |
+//! | `intermediary` | pages of others, kept until their destination has fetched them |
 //! | `wire` | frames, checksums, handshake, messages |
 //! | [`guest`] | a bare guest under KVM: run, pause, throttle, save, restore, count |
 //! | [`content`] | what is in its memory before it runs |
@@ -46,6 +47,7 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 pub mod agent;
+mod bucket;
 mod clock;
 mod codec;
 pub mod content;
@@ -53,6 +55,7 @@ mod destination;
 pub mod doctor;
 mod error;
 pub mod guest;
+mod intermediary;
 pub mod memory;
 mod mix;
 pub mod replay;

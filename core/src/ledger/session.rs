@@ -44,6 +44,13 @@ impl<P: PageSet, M: Migration<P>> Session<P, M> {
         &self.migration
     }
 
+    /// Another migration goes on where this one ends, elsewhere ([`Conductor::go_on`](crate::conductor::Conductor::go_on)); to the
+    /// ledger they are one.
+    pub fn go_on_with(&mut self, migration: M) {
+        self.migration = migration;
+        self.note_phase();
+    }
+
     /// Whether a timeline is kept.
     #[must_use]
     pub fn keeps_timeline(&self) -> bool {

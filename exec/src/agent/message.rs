@@ -2,9 +2,10 @@
 
 use crate::verify::Report;
 use crate::wire::auth::Key;
+use livemig_core::conductor::Remainder;
 use livemig_core::ledger::Observation;
 use livemig_core::strategy::Spec;
-use livemig_core::units::{Bytes, Span, Time};
+use livemig_core::units::{Bytes, Rate, Span, Time};
 use livemig_core::vocabulary::Peer;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -18,8 +19,8 @@ pub(crate) enum ToAgent {
     SetClock { offset: i64 },
     /// Make this guest, fill its memory and start it.
     Host { vm: u32, spec: Vec<u8> },
-    /// Take guests in: listen at this address for sources that know the key, and give room for so much memory.
-    Listen { address: SocketAddr, key: Key, room: Option<Bytes> },
+    /// Take guests in, and keep pages of others: listen at this address for whoever knows the key, within these limits.
+    Listen { address: SocketAddr, key: Key, limits: Limits },
     /// Get ready to migrate a guest.
     Migrate(Box<Migrate>),
     /// The migration will be requested later.
@@ -30,14 +31,33 @@ pub(crate) enum ToAgent {
     Cancel { session: u32 },
     /// A host has failed for good.
     PeerDead { session: u32, peer: Peer },
-    /// The source of this session is gone: whatever is missing is lost.
-    SourceDead { session: u32 },
+    /// The source of this session is gone: whatever is missing is lost, and perhaps the guest whatever is missing.
+    SourceDead { session: u32, lost: bool },
+    /// The source of this session is free, or was before it went: go on with what is left, unless that is being done already.
+    GoOn { session: u32, remainder: Remainder },
+    /// An intermediary of this session is gone, with all that it had.
+    StageDead { session: u32, via: u16 },
+    /// Nobody will fetch what is kept here of this session.
+    Unstage { session: u32 },
     /// The guest's longest gap since it was last asked for.
     TakeGap { vm: u32 },
     /// Stop the guest and compare every byte of its memory.
     Verify { vm: u32 },
     /// Drop the guest.
     Forget { vm: u32 },
+}
+
+/// What a host has for others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Limits {
+    /// Memory for all guests together; `None` for no limit.
+    pub(crate) room: Option<Bytes>,
+    /// Memory for pages that are kept for others.
+    pub(crate) stage: Option<Bytes>,
+    /// Bytes per second of migrations that it takes in as a destination.
+    pub(crate) reception: Option<Rate>,
+    /// Bytes per second that it takes in and hands out as an intermediary, together.
+    pub(crate) service: Option<Rate>,
 }
 
 /// A migration to make.
@@ -48,6 +68,8 @@ pub(crate) struct Migrate {
     pub(crate) spec: Spec,
     pub(crate) destination: SocketAddr,
     pub(crate) key: Key,
+    /// Where intermediaries are, as seen from the source and from the destination.
+    pub(crate) via: Vec<(SocketAddr, SocketAddr)>,
 }
 
 /// From an agent.
@@ -65,6 +87,8 @@ pub(crate) enum FromAgent {
     Record { session: u32, record: Record },
     /// A migration has ended: nothing more of it comes.
     Ended { session: u32 },
+    /// The migration goes on at its destination, and nothing more of it comes from here.
+    HandedOver { session: u32 },
     /// How many steps the guest had made at this time, all vCPUs together.
     Sample { vm: u32, at: Time, steps: u64 },
     /// The guest has waited this long for each of these pages.

@@ -10,21 +10,25 @@ mod reports;
 pub(crate) use guests::{Guests, Hosted};
 pub(crate) use reports::Reports;
 
+use crate::bucket::Pace;
 use crate::clock::{Clock, monotonic};
 use crate::content::Content;
 use crate::destination::{Reception, Setup};
 use crate::error::ExecError;
 use crate::guest::{Guest, GuestSpec};
+use crate::intermediary::Intermediary;
 use crate::memory::GuestMemory;
 use crate::replay::Replay;
 use crate::source::Outgoing;
 use crate::verify::verify;
 use crate::wire::WireError;
+use crate::wire::auth::Key;
 use crate::wire::frame::FrameReader;
 use livemig_core::vocabulary::Event;
-use message::{FromAgent, Migrate, ToAgent};
+use message::{FromAgent, Limits, Migrate, ToAgent};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -58,6 +62,7 @@ fn serve(input: impl Read, output: impl Write + Send + 'static) -> Result<(), Wi
         guests: Arc::new(Guests::new(reports.clone())),
         outgoing: BTreeMap::new(),
         reception: None,
+        intermediary: None,
         reports,
     };
     agent.guests.sample_in_background(agent.clock)?;
@@ -77,6 +82,7 @@ struct Agent {
     guests: Arc<Guests>,
     outgoing: BTreeMap<u32, Outgoing>,
     reception: Option<Reception>,
+    intermediary: Option<Arc<Intermediary>>,
     reports: Reports,
 }
 
@@ -93,14 +99,7 @@ impl Agent {
                 self.host(vm, &GuestSpec::from_bytes(&spec)?)?;
                 FromAgent::Done
             }
-            ToAgent::Listen { address, key, room } => {
-                let setup = Setup { key, room, clock: self.clock, guests: self.guests.clone(), reports: self.reports.clone() };
-                let listen = |source| ExecError::Kernel { call: "listening", source };
-                let reception = Reception::listen(address, setup).map_err(listen)?;
-                let address = reception.address().map_err(listen)?;
-                self.reception = Some(reception);
-                FromAgent::Listening { address }
-            }
+            ToAgent::Listen { address, key, limits } => FromAgent::Listening { address: self.listen(address, key, limits)? },
             ToAgent::Migrate(migrate) => {
                 self.migrate(*migrate)?;
                 FromAgent::Done
@@ -109,9 +108,20 @@ impl Agent {
             ToAgent::Request { session } => return self.tell(session, Event::Requested),
             ToAgent::Cancel { session } => return self.tell(session, Event::Cancel),
             ToAgent::PeerDead { session, peer } => return self.tell(session, Event::PeerDead { peer, recoverable: false }),
-            ToAgent::SourceDead { session } => {
-                let missing = self.reception.as_ref().and_then(|r| r.source_dead(session));
+            ToAgent::SourceDead { session, lost } => {
+                let missing = self.reception.as_ref().and_then(|r| r.source_dead(session, lost));
                 FromAgent::Lost { session, missing: missing.unwrap_or(0) }
+            }
+            ToAgent::GoOn { session, remainder } => {
+                return self.reception.as_ref().map_or(Ok(()), |reception| reception.go_on(session, &remainder));
+            }
+            ToAgent::StageDead { session, via } => {
+                self.reception.iter().for_each(|reception| reception.stage_dead(session, via));
+                return Ok(());
+            }
+            ToAgent::Unstage { session } => {
+                self.intermediary.iter().for_each(|intermediary| intermediary.free(session));
+                return Ok(());
             }
             ToAgent::TakeGap { vm } => FromAgent::Gap { gap: self.guests.with(vm, |guest| Ok(guest.take_longest_gap()))? },
             ToAgent::Verify { vm } => {
@@ -137,6 +147,26 @@ impl Agent {
         };
         self.reports.send(answer);
         Ok(())
+    }
+
+    /// Listens for other hosts.
+    fn listen(&mut self, address: SocketAddr, key: Key, limits: Limits) -> Result<SocketAddr, ExecError> {
+        let Limits { room, stage, reception, service } = limits;
+        let setup = Setup {
+            key,
+            room,
+            reception: reception.map(|rate| Arc::new(Pace::new(rate))),
+            clock: self.clock,
+            guests: self.guests.clone(),
+            reports: self.reports.clone(),
+        };
+        let intermediary = Arc::new(Intermediary::new(stage, service));
+        self.intermediary = Some(intermediary.clone());
+        let listen = |source| ExecError::Kernel { call: "listening", source };
+        let reception = Reception::listen(address, setup, intermediary).map_err(listen)?;
+        let address = reception.address().map_err(listen)?;
+        self.reception = Some(reception);
+        Ok(address)
     }
 
     /// Makes a guest and starts it.

@@ -17,7 +17,7 @@ pub(super) struct Book {
     waiting: BTreeMap<u64, Instant>,
     /// Waits that are over and not reported.
     stalls: Vec<Span>,
-    /// When the last page came.
+    /// When the last page came straight from the source.
     last: Option<Instant>,
 }
 
@@ -32,11 +32,16 @@ impl Book {
         self.touched.contains(page)
     }
 
-    /// These pages are here.
+    /// These pages have come from the source.
     pub(super) fn arrived(&mut self, extent: Extent) {
+        self.last = Some(Instant::now());
+        self.fetched(extent);
+    }
+
+    /// These pages are here.
+    pub(super) fn fetched(&mut self, extent: Extent) {
         self.received.insert_run(extent.first, extent.pages);
         let now = Instant::now();
-        self.last = Some(now);
         if !self.waiting.is_empty() {
             let waited: Vec<u64> =
                 self.waiting.range(extent.first.0..extent.first.0 + extent.pages).map(|(&page, _)| page).collect();
@@ -70,6 +75,24 @@ impl Book {
     /// All pages that the guest waits for.
     pub(super) fn waiting(&self) -> Vec<u64> {
         self.waiting.keys().copied().collect()
+    }
+
+    /// Those pages of an extent that the guest waits for.
+    pub(super) fn waiting_in(&self, extent: Extent) -> Vec<u64> {
+        self.waiting.range(extent.first.0..extent.first.0 + extent.pages).map(|(&page, _)| page).collect()
+    }
+
+    pub(super) fn is_waited_for(&self, page: PageIndex) -> bool {
+        self.waiting.contains_key(&page.0)
+    }
+
+    pub(super) fn is_here(&self, page: PageIndex) -> bool {
+        self.received.contains(page)
+    }
+
+    /// All pages that are here.
+    pub(super) fn received(&self) -> &Bitmap {
+        &self.received
     }
 
     pub(super) fn take_stalls(&mut self) -> Vec<Span> {

@@ -1,4 +1,4 @@
-//! Faults of a guest that runs before its memory is there: every one is asked for at the source, once.
+//! Faults of a guest that runs before its memory is there: every one is asked for where the page is, once.
 
 use super::session::Session;
 use crate::error::ExecError;
@@ -37,7 +37,7 @@ fn serve(session: &Weak<Session>, watch: &Weak<Userfault>) {
                         session.setup.reports.warn(format!("page {} of session {}: {error}", fault.page.0, session.id));
                     }
                 }
-                Some(true) => session.ask(fault.page.0),
+                Some(true) => session.request(fault.page.0),
                 Some(false) => {}
             }
         }

@@ -1,14 +1,22 @@
-//! The destination's side of migrations: it listens, takes pages, does what it is told once, and runs the guest when told so.
+//! The destination's side of migrations: it listens, takes pages, does what it is told once, and runs the guest when told so. Pages
+//! that are staged elsewhere it fetches, and goes on with that when the source is free.
 
 mod book;
 mod faults;
+mod gather;
+mod heir;
 mod orders;
+mod places;
 mod session;
 
 use crate::agent::{Guests, Reports};
+use crate::bucket::Pace;
 use crate::clock::Clock;
-use crate::wire::auth::{self, Key};
+use crate::error::ExecError;
+use crate::intermediary::Intermediary;
+use crate::wire::auth::{self, Key, Role};
 use crate::wire::frame::SILENCE;
+use livemig_core::conductor::Remainder;
 use livemig_core::units::Bytes;
 use session::Session;
 use std::collections::BTreeMap;
@@ -24,6 +32,8 @@ pub(crate) struct Setup {
     pub(crate) key: Key,
     /// Memory that all guests together may take.
     pub(crate) room: Option<Bytes>,
+    /// The rate at which it takes in what migrations bring.
+    pub(crate) reception: Option<Arc<Pace>>,
     pub(crate) clock: Clock,
     pub(crate) guests: Arc<Guests>,
     pub(crate) reports: Reports,
@@ -38,17 +48,18 @@ pub(crate) struct Reception {
 }
 
 impl Reception {
-    pub(crate) fn listen(address: SocketAddr, setup: Setup) -> io::Result<Reception> {
+    /// Listens for sources and, on behalf of the intermediary that this host may also be, for whoever stages and fetches.
+    pub(crate) fn listen(address: SocketAddr, setup: Setup, intermediary: Arc<Intermediary>) -> io::Result<Reception> {
         let listener = TcpListener::bind(address)?;
         let sessions: Arc<Mutex<BTreeMap<u32, Arc<Session>>>> = Arc::default();
         let (accepting, all) = (listener.try_clone()?, sessions.clone());
         let body = move || {
             while let Ok((stream, _)) = accepting.accept() {
-                let (setup, all) = (setup.clone(), all.clone());
+                let (setup, all, intermediary) = (setup.clone(), all.clone(), intermediary.clone());
                 // Whoever is let in ends with its connection; a failed thread is a connection that is not answered.
                 let _ = std::thread::Builder::new().name("connection".to_owned()).spawn(move || {
-                    if let Err(error) = receive(stream, &setup, &all) {
-                        setup.reports.warn(format!("connection at the destination: {error}"));
+                    if let Err(error) = receive(stream, &setup, &all, &intermediary) {
+                        setup.reports.warn(format!("connection from another host: {error}"));
                     }
                 });
             }
@@ -61,10 +72,28 @@ impl Reception {
         self.listener.local_addr()
     }
 
-    /// The source of a session is gone: the guest stops if it needs pages that are lost; how many those are, if it was here.
-    pub(crate) fn source_dead(&self, session: u32) -> Option<u64> {
-        let session = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&session).cloned()?;
-        session.source_dead()
+    fn session(&self, session: u32) -> Option<Arc<Session>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&session).cloned()
+    }
+
+    /// The source of a session is gone: the guest stops if it needs pages that are lost, or is lost in any case; how many pages
+    /// those are, if it was here.
+    pub(crate) fn source_dead(&self, session: u32, lost: bool) -> Option<u64> {
+        self.session(session)?.source_dead(lost)
+    }
+
+    /// The source of a session is gone, and was free to go.
+    pub(crate) fn go_on(&self, session: u32, remainder: &Remainder) -> Result<(), ExecError> {
+        let session = self.session(session).ok_or_else(|| ExecError::State(format!("there is no session {session}")))?;
+        session.disconnect();
+        session.go_on(remainder)
+    }
+
+    /// An intermediary of a session is gone.
+    pub(crate) fn stage_dead(&self, session: u32, via: u16) {
+        if let Some(session) = self.session(session) {
+            session.stage_gone(via);
+        }
     }
 }
 
@@ -78,16 +107,25 @@ impl Drop for Reception {
         }
         for session in self.sessions.lock().unwrap_or_else(PoisonError::into_inner).values() {
             session.disconnect();
+            session.close_gathering(false);
         }
     }
 }
 
 /// Lets a connection in and serves it to its end.
-fn receive(mut stream: TcpStream, setup: &Setup, all: &Mutex<BTreeMap<u32, Arc<Session>>>) -> Result<(), crate::WireError> {
+fn receive(
+    mut stream: TcpStream,
+    setup: &Setup,
+    all: &Mutex<BTreeMap<u32, Arc<Session>>>,
+    intermediary: &Intermediary,
+) -> Result<(), crate::WireError> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;
     let greeting = auth::challenge(&mut stream, &setup.key)?;
+    if let Role::Stage | Role::Fetch { .. } = greeting.role {
+        return intermediary.serve(stream, greeting);
+    }
     let session = {
         let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
         // What has ended and left nothing is forgotten.

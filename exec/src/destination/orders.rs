@@ -1,5 +1,6 @@
 //! Orders from the source: each is carried out once, and answered as often as it comes.
 
+use super::places::Places;
 use super::session::{Room, Session};
 use crate::error::ExecError;
 use crate::guest::{Guest, GuestSpec, GuestState};
@@ -34,6 +35,10 @@ impl Session {
         if let Some(answer) = orders.answered.get(&id) {
             return answer.clone();
         }
+        if let Order::Gather { limit } = order {
+            // It is done when it is done: until then it may be given again.
+            return self.gather(id, limit);
+        }
         let resumes = matches!(order, Order::Resume { .. });
         let answer = match self.carry_out(&mut orders, order) {
             Ok(answer) => answer,
@@ -51,8 +56,9 @@ impl Session {
         match order {
             // An order that comes out of an old connection after the end of its session.
             _ if self.is_over() => return Ok(Answer::Never),
-            Order::Reserve { vm, spec } => {
+            Order::Reserve { vm, spec, via } => {
                 orders.vm = vm;
+                *self.gathering.places() = Places::of(via);
                 return self.reserve(&spec);
             }
             Order::Prepare => {}
@@ -64,8 +70,18 @@ impl Session {
             Order::Discard { pages } => self.discard(&pages)?,
             Order::Resume { .. } if orders.never => return Ok(Answer::Never),
             Order::Resume { faults } => return self.resume(orders, faults),
+            Order::Locate { via, runs } => self.locate(orders.started, &via, &runs)?,
             Order::Redirect => return Ok(self.redirect()),
-            Order::Abort => self.room_alone().clear(),
+            Order::Serve => {
+                self.gathering.places().redirected = false;
+                self.request_again();
+            }
+            Order::Gather { .. } => return Err(ExecError::State("gathering is no order of this kind".to_owned())),
+            Order::GoOn { remainder } => self.go_on(&remainder)?,
+            Order::Abort => {
+                self.close_gathering(false);
+                self.room_alone().clear();
+            }
         }
         Ok(Answer::Done)
     }
@@ -84,7 +100,7 @@ impl Session {
     }
 
     /// Drops pages. They must be missing afterwards, so the watch begins first.
-    fn discard(self: &Arc<Session>, pages: &Bitmap) -> Result<(), ExecError> {
+    pub(super) fn discard(self: &Arc<Session>, pages: &Bitmap) -> Result<(), ExecError> {
         let mut room = self.room_alone();
         self.begin_watch(&mut room)?;
         let memory = memory(room.memory.as_ref())?;
@@ -131,30 +147,30 @@ impl Session {
         }
     }
 
-    /// Every page has come; nothing is asked for any more.
+    /// Every page has come, or is staged: the source is asked no more.
     fn redirect(&self) -> Answer {
-        let mut room = self.room_alone();
-        let pages = room.memory.as_ref().map_or(0, |m| m.pages());
+        let pages = self.room().memory.as_ref().map_or(0, |m| m.pages());
         let (missing, last) = {
+            let mut places = self.gathering.places();
             let book = self.book();
-            (book.missing(pages), book.last_arrival())
+            let missing = places.nowhere(pages, book.received());
+            places.redirected = missing == 0;
+            (missing, book.last_arrival())
         };
-        if missing == 0 {
-            room.watch = None;
-        }
-        drop(room);
+        self.check_gathered();
         self.report_stalls();
         let ago = last.map_or(Duration::ZERO, |last| last.elapsed());
         let now = self.setup.clock.now();
         Answer::Whole { at: Time(now.0.saturating_sub(u64::try_from(ago.as_nanos()).unwrap_or(0))), missing }
     }
 
-    /// The source is gone. A guest that runs here and needs pages of it is stopped: how many are lost. `None` when it was not
-    /// started here.
-    pub(super) fn source_dead(&self) -> Option<u64> {
+    /// The source is gone. A guest that runs here and needs pages of it, or that is declared `lost`, is stopped: how many pages are
+    /// lost. `None` when it was not started here.
+    pub(super) fn source_dead(&self, lost: bool) -> Option<u64> {
         self.disconnect();
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         if !orders.started {
+            self.close_gathering(true);
             self.room_alone().clear();
             return None;
         }
@@ -163,13 +179,26 @@ impl Session {
             let pages = room.memory.as_ref().map_or(0, |m| m.pages());
             if room.watch.is_some() { self.book().missing(pages) } else { 0 }
         };
-        if missing > 0
-            && let Err(error) = self.setup.guests.pause(orders.vm, STOP)
-        {
-            self.setup.reports.warn(format!("stopping a guest whose memory is lost: {error}"));
+        let vm = orders.vm;
+        drop(orders);
+        if missing > 0 || lost {
+            self.pause(vm);
+            self.close_gathering(true);
         }
         self.report_stalls();
         Some(missing)
+    }
+
+    /// Stops a guest whose memory is lost.
+    pub(super) fn stop_guest(&self) {
+        let vm = self.orders.lock().unwrap_or_else(PoisonError::into_inner).vm;
+        self.pause(vm);
+    }
+
+    fn pause(&self, vm: u32) {
+        if let Err(error) = self.setup.guests.pause(vm, STOP) {
+            self.setup.reports.warn(format!("stopping a guest whose memory is lost: {error}"));
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Setup;
 use super::book::Book;
+use super::gather::Gathering;
 use super::orders::Orders;
 use crate::content::Page;
 use crate::error::ExecError;
@@ -9,9 +10,10 @@ use crate::guest::Guest;
 use crate::memory::{GuestMemory, Userfault};
 use crate::wire::WireError;
 use crate::wire::auth::{Greeting, Role};
-use crate::wire::frame::{FrameReader, FrameWriter, Header, Kind, SILENCE};
+use crate::wire::frame::{FrameReader, FrameWriter, HEADER, Header, Kind, SILENCE};
 use crate::wire::message::Message;
 use crate::wire::pages::{MAX_DATA, MAX_PAGES, Table};
+use livemig_core::units::PageIndex;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -28,6 +30,7 @@ pub(super) struct Session {
     gate: RwLock<Room>,
     pub(super) orders: Mutex<Orders>,
     book: Mutex<Book>,
+    pub(super) gathering: Gathering,
 }
 
 /// The connections of the newest epoch.
@@ -35,6 +38,7 @@ pub(super) struct Session {
 struct Connections {
     epoch: u32,
     sockets: Vec<TcpStream>,
+    control: Option<Arc<Mutex<FrameWriter<TcpStream>>>>,
     /// Where pages are asked for.
     fault: Option<Arc<Mutex<FrameWriter<TcpStream>>>>,
 }
@@ -62,6 +66,7 @@ impl Session {
             gate: RwLock::default(),
             orders: Mutex::default(),
             book: Mutex::default(),
+            gathering: Gathering::default(),
         }
     }
 
@@ -106,12 +111,16 @@ impl Session {
         let writer = Arc::new(Mutex::new(FrameWriter::new(stream.try_clone()?, self.id, greeting.epoch)));
         let mut reader = FrameReader::new(stream, MAX_DATA);
         let served = match greeting.role {
-            Role::Control => self.serve_control(&mut reader, &writer, greeting.epoch),
+            Role::Control => {
+                self.connections().control = Some(writer.clone());
+                self.serve_control(&mut reader, &writer, greeting.epoch)
+            }
             Role::Fault => {
                 self.connections().fault = Some(writer.clone());
-                self.ask_again(&writer).and_then(|()| self.serve_pages(&mut reader, &writer, greeting.epoch))
+                self.ask_again(&writer).and_then(|()| self.serve_pages(&mut reader, &writer, greeting))
             }
-            Role::Stream(_) => self.serve_pages(&mut reader, &writer, greeting.epoch),
+            Role::Stream(_) => self.serve_pages(&mut reader, &writer, greeting),
+            Role::Stage | Role::Fetch { .. } => Err(WireError::Malformed("role")),
         };
         // One connection that is broken takes the others of its epoch with it: the source sets all of them up again.
         let mut connections = self.connections();
@@ -166,17 +175,24 @@ impl Session {
         &self,
         reader: &mut FrameReader<TcpStream>,
         writer: &Mutex<FrameWriter<TcpStream>>,
-        epoch: u32,
+        greeting: Greeting,
     ) -> Result<(), WireError> {
         let mut table = Table::default();
         let mut aside = Vec::new();
         loop {
             let Some(header) = reader.next()? else { continue };
-            self.check(&header, epoch)?;
+            self.check(&header, greeting.epoch)?;
             if header.kind != Kind::Pages {
                 return Err(WireError::Malformed("message"));
             }
             self.apply(&header, reader, &mut table, &mut aside)?;
+            let bytes = HEADER as u64 + u64::from(header.body) + u64::from(header.data);
+            match &self.setup.reception {
+                Some(pace) if greeting.role == Role::Fault => pace.count(bytes),
+                // What is acknowledged late is followed late.
+                Some(pace) => pace.take(bytes),
+                None => {}
+            }
             let ack = Message::Ack { seq: header.seq };
             writer.lock().unwrap_or_else(PoisonError::into_inner).message(&ack)?;
         }
@@ -231,9 +247,20 @@ impl Session {
         }
     }
 
+    /// Says something to the source that it will be told again if it does not hear it.
+    pub(super) fn post(&self, message: &Message) {
+        let control = self.connections().control.clone();
+        if let Some(writer) = control {
+            let _ = writer.lock().unwrap_or_else(PoisonError::into_inner).message(message);
+        }
+    }
+
     /// Requests that were on an older connection may be lost.
     fn ask_again(&self, writer: &Mutex<FrameWriter<TcpStream>>) -> Result<(), WireError> {
-        let waiting = self.book().waiting();
+        let mut waiting = self.book().waiting();
+        let places = self.gathering.places();
+        waiting.retain(|&page| !places.redirected && places.holder(PageIndex(page)).is_none());
+        drop(places);
         let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.into_iter().try_for_each(|page| writer.message(&Message::Ask { page }).map(drop))
     }
@@ -256,7 +283,7 @@ impl Room {
 
 impl Connections {
     fn hang_up(&mut self) {
-        self.fault = None;
+        (self.control, self.fault) = (None, None);
         for socket in self.sockets.drain(..) {
             // Already closed is as good.
             let _ = socket.shutdown(Shutdown::Both);
@@ -265,7 +292,7 @@ impl Connections {
 }
 
 /// Places pages for a guest that may be waiting for them. What it has already is newer than what comes.
-fn place(watch: &Userfault, table: &Table, contents: &[Page]) -> Result<(), ExecError> {
+pub(super) fn place(watch: &Userfault, table: &Table, contents: &[Page]) -> Result<(), ExecError> {
     let mut at = 0;
     for run in &table.runs {
         if run.zero {

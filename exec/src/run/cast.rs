@@ -1,17 +1,17 @@
 //! What a scenario means for real guests: which hosts and guests there are, and what happens when.
 
+use crate::agent::message::Limits;
 use crate::error::ExecError;
 use crate::guest::GuestSpec;
-use livemig_core::units::{Bytes, Span, Time};
-use livemig_models::world::{HostId, Incident, Strategy, VmId, World};
+use livemig_core::units::{Span, Time};
+use livemig_models::world::{HostId, Incident, Role, Strategy, VmId, World};
 
 /// A host with an agent of its own.
 #[derive(Clone, Debug)]
 pub(super) struct Host {
     pub(super) id: HostId,
     pub(super) name: String,
-    /// Memory for guests.
-    pub(super) room: Option<Bytes>,
+    pub(super) limits: Limits,
 }
 
 /// A guest.
@@ -45,6 +45,8 @@ pub(super) struct Cast {
     pub(super) hosts: Vec<Host>,
     pub(super) guests: Vec<Guest>,
     pub(super) moves: Vec<Move>,
+    /// Of each migration the hosts that stage its pages.
+    pub(super) via: Vec<Vec<usize>>,
     /// In the order of time.
     pub(super) mishaps: Vec<(Span, Mishap)>,
 }
@@ -62,9 +64,6 @@ impl Cast {
         let Some(first) = world.moves.iter().map(|m| m.at).min() else {
             return refuse("the scenario has no migration".to_owned());
         };
-        if strategy.spec.uses_intermediaries() {
-            return refuse(format!("strategy `{}`: intermediaries are simulated only", strategy.name));
-        }
         if strategy.spec.selection.is_some() {
             return refuse(format!("strategy `{}`: a selection by traffic is simulated only", strategy.name));
         }
@@ -75,10 +74,7 @@ impl Cast {
         if let Some(m) = world.moves.iter().find(|m| world.vms[m.vm.0 as usize].disk.is_some()) {
             return refuse(format!("VM `{}`: disks are simulated only", world.vms[m.vm.0 as usize].name));
         }
-        if let Some(m) = world.moves.iter().find(|m| !m.via.is_empty()) {
-            return refuse(format!("VM `{}`: intermediaries are simulated only", world.vms[m.vm.0 as usize].name));
-        }
-        let mut cast = Cast { hosts: Vec::new(), guests: Vec::new(), moves: Vec::new(), mishaps: Vec::new() };
+        let mut cast = Cast { hosts: Vec::new(), guests: Vec::new(), moves: Vec::new(), via: Vec::new(), mishaps: Vec::new() };
         for (index, vm) in (0..).zip(&world.vms) {
             let (host, seed) = (cast.host(world, vm.host), crate::mix::mix(seed ^ crate::mix::mix(u64::from(index))));
             cast.guests.push(Guest { vm: VmId(index), host, spec: GuestSpec::from_vm(vm, seed)? });
@@ -89,10 +85,13 @@ impl Cast {
         for m in &world.moves {
             let (from, to) = (cast.host(world, world.vms[m.vm.0 as usize].host), cast.host(world, m.to));
             cast.moves.push(Move { vm: m.vm, from, to, at: real(m.at) });
+            let stages = if strategy.spec.uses_intermediaries() { m.via.as_slice() } else { &[] };
+            let via = stages.iter().map(|&host| cast.host(world, host)).collect();
+            cast.via.push(via);
         }
         for event in &world.events {
             let mishap = match &event.what {
-                Incident::Fail(host) => cast.hosts.iter().position(|h| h.id == *host).map(Mishap::Kill),
+                Incident::Fail(host) => cast.index(*host).map(Mishap::Kill),
                 Incident::Cancel(vm) => cast.under_way(*vm, real(event.at)).map(Mishap::Cancel),
                 Incident::Cut(_) | Incident::Restore(_) | Incident::Workload(..) | Incident::Traffic(..) => {
                     return refuse("of [[event]]s only `fail` and `cancel` happen to real guests".to_owned());
@@ -109,11 +108,23 @@ impl Cast {
         self.moves.iter().rposition(|m| m.vm == vm && m.at <= at)
     }
 
+    /// The index of a host that takes part.
+    pub(super) fn index(&self, id: HostId) -> Option<usize> {
+        self.hosts.iter().position(|h| h.id == id)
+    }
+
     /// The index of a host, which is made part of the cast if it was not.
     fn host(&mut self, world: &World, id: HostId) -> usize {
-        self.hosts.iter().position(|h| h.id == id).unwrap_or_else(|| {
+        self.index(id).unwrap_or_else(|| {
             let host = &world.hosts[id.0 as usize];
-            self.hosts.push(Host { id, name: host.name.clone(), room: host.memory });
+            let limits = Limits {
+                room: host.memory,
+                // The memory of a host for guests is none for pages of others, of which it takes what comes.
+                stage: host.memory.filter(|_| host.role != Role::Host),
+                reception: host.reception,
+                service: host.service,
+            };
+            self.hosts.push(Host { id, name: host.name.clone(), limits });
             self.hosts.len() - 1
         })
     }

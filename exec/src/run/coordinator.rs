@@ -8,50 +8,49 @@ use super::{MigrationResult, Options, RunResult};
 use crate::agent::message::{FromAgent, Migrate, ToAgent};
 use crate::clock::Clock;
 use crate::error::ExecError;
-use crate::verify::Report;
 use crate::wire::auth::Key;
-use crate::wire::frame::SILENCE;
-use livemig_core::ledger::Observation;
-use livemig_core::machine::{Outcome, Phase};
+use livemig_core::machine::Phase;
 use livemig_core::units::{Span, Time};
-use livemig_core::vocabulary::Peer;
 use livemig_models::world::Strategy;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
-
-/// Longest wait for an agent to do what takes longest: fill a large guest's memory, or compare it.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// After a migration has ended the guest's gap is taken this much later, so that a delayed first stamp is part of it.
-const SETTLE: Duration = Duration::from_millis(200);
+use std::time::Duration;
 
 /// One migration of the run.
 #[derive(Debug)]
-struct Course {
-    shadow: Shadow,
-    prepared: bool,
+pub(super) struct Course {
+    pub(super) shadow: Shadow,
+    /// The source agent knows of it.
+    pub(super) begun: bool,
     requested: bool,
+    /// It goes on at the destination, without the source.
+    pub(super) handed_over: bool,
+    /// What the destination has said of how it goes on, before all was heard that the source has to say.
+    pub(super) early: Vec<FromAgent>,
     baseline_gap: Option<Span>,
     /// The guest has been seen at the destination: what the source counts is not its progress any more.
-    moved: bool,
-    lost_pages: u64,
+    pub(super) moved: bool,
+    pub(super) lost_pages: u64,
 }
 
 /// A run under way.
 #[derive(Debug)]
 pub(super) struct Coordinator<'a> {
-    cast: &'a Cast,
+    pub(super) cast: &'a Cast,
     strategy: &'a Strategy,
-    options: &'a Options,
-    clock: Clock,
-    agents: Vec<Agent>,
-    news: mpsc::Receiver<(usize, News)>,
-    courses: Vec<Course>,
+    pub(super) options: &'a Options,
+    pub(super) clock: Clock,
+    pub(super) agents: Vec<Agent>,
+    pub(super) news: mpsc::Receiver<(usize, News)>,
+    pub(super) courses: Vec<Course>,
     mishaps: usize,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
     clock_error: Span,
-    /// Where hosts that take guests in are reached, and the key that they ask for.
+    /// Hosts that are killed when a migration is first seen in a phase.
+    pub(super) strikes: Vec<(Phase, usize)>,
+    /// Where hosts that take guests in are reached, and those that stage pages, and the key that they ask for.
     destinations: Vec<Option<SocketAddr>>,
+    stages: Vec<Option<SocketAddr>>,
     key: Option<Key>,
     /// Since when every guest runs.
     began: Time,
@@ -65,11 +64,20 @@ impl<'a> Coordinator<'a> {
         for (index, host) in cast.hosts.iter().enumerate() {
             agents.push(Agent::start(&host.name, &options.launch, index, &sender)?);
         }
-        let courses = cast.moves.iter().map(|m| {
+        let courses = cast.moves.iter().zip(&cast.via).map(|(m, via)| {
             let memory = cast.guests[m.vm.0 as usize].spec.memory;
-            let shadow = Shadow::new(strategy.spec.clone(), memory, options.timeline, Work::default());
-            Course { shadow, prepared: false, requested: false, baseline_gap: None, moved: false, lost_pages: 0 }
+            Course {
+                shadow: Shadow::new(strategy.spec.clone(), (memory, via.len()), options.timeline, Work::default()),
+                begun: false,
+                requested: false,
+                handed_over: false,
+                early: Vec::new(),
+                baseline_gap: None,
+                moved: false,
+                lost_pages: 0,
+            }
         });
+        let strikes = options.strikes.iter().filter_map(|&(phase, host)| Some((phase, cast.index(host)?)));
         let mut coordinator = Coordinator {
             cast,
             strategy,
@@ -81,7 +89,9 @@ impl<'a> Coordinator<'a> {
             mishaps: 0,
             warnings: Vec::new(),
             clock_error: Span::ZERO,
+            strikes: strikes.collect(),
             destinations: Vec::new(),
+            stages: Vec::new(),
             key: None,
             began: Time::ZERO,
         };
@@ -97,19 +107,23 @@ impl<'a> Coordinator<'a> {
             self.clock_error = self.clock_error.max(Span(error.0 * 2));
         }
         let key = Key::generate().map_err(|source| ExecError::Kernel { call: "reading random bytes", source })?;
-        let mut addresses = vec![None; self.agents.len()];
-        for to in self.cast.moves.iter().map(|m| m.to) {
-            if addresses[to].is_none() {
+        self.destinations = vec![None; self.agents.len()];
+        self.stages = vec![None; self.agents.len()];
+        let through = |route: Option<&super::Route>, address| route.map_or(address, |route| route(address));
+        for index in 0..self.agents.len() {
+            let takes_in = self.cast.moves.iter().any(|m| m.to == index);
+            let stages = self.cast.via.iter().any(|via| via.contains(&index));
+            if takes_in || stages {
                 let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-                let listen = ToAgent::Listen { address: any, key, room: self.cast.hosts[to].room };
-                let FromAgent::Listening { address } = self.ask(to, &listen)? else { return Err(unexpected()) };
-                addresses[to] = Some(self.options.route.as_ref().map_or(address, |route| route(address)));
+                let listen = ToAgent::Listen { address: any, key, limits: self.cast.hosts[index].limits };
+                let FromAgent::Listening { address } = self.ask(index, &listen)? else { return Err(unexpected()) };
+                self.destinations[index] = takes_in.then(|| through(self.options.route.as_ref(), address));
+                self.stages[index] = stages.then(|| through(self.options.via_route.as_ref(), address));
             }
         }
         for guest in &self.cast.guests {
             self.ask(guest.host, &ToAgent::Host { vm: guest.vm.0, spec: guest.spec.to_bytes() })?;
         }
-        self.destinations = addresses;
         self.key = Some(key);
         self.began = self.clock.now();
         Ok(())
@@ -175,17 +189,16 @@ impl<'a> Coordinator<'a> {
             if self.courses[index].shadow.ended || self.must_wait(index) {
                 continue;
             }
-            if !self.courses[index].prepared && self.strategy.spec.ahead.is_some() {
+            if !self.courses[index].begun && self.strategy.spec.ahead.is_some() {
                 // Preparation has all the time there is before the request, but for a moment that gives a baseline.
                 if elapsed >= Span(m.at.0 / 5) {
-                    self.courses[index].prepared = true;
                     self.begin(index)?;
                     self.agents[m.from].tell(&ToAgent::Prepare { session })?;
                 }
             }
             if !self.courses[index].requested && elapsed >= m.at {
                 self.courses[index].requested = true;
-                if !self.courses[index].prepared {
+                if !self.courses[index].begun {
                     self.begin(index)?;
                 }
                 self.agents[m.from].tell(&ToAgent::Request { session })?;
@@ -209,8 +222,11 @@ impl<'a> Coordinator<'a> {
     fn begin(&mut self, index: usize) -> Result<(), ExecError> {
         let m = self.cast.moves[index];
         let (destination, key) = (self.destinations[m.to].ok_or_else(unexpected)?, self.key.ok_or_else(unexpected)?);
-        let migrate = Migrate { session: session(index), vm: m.vm.0, spec: self.strategy.spec.clone(), destination, key };
+        let stage = |&host: &usize| self.stages[host].map(|address| (address, address)).ok_or_else(unexpected);
+        let via = self.cast.via[index].iter().map(stage).collect::<Result<_, _>>()?;
+        let migrate = Migrate { session: session(index), vm: m.vm.0, spec: self.strategy.spec.clone(), destination, key, via };
         self.ask(m.from, &ToAgent::Migrate(Box::new(migrate)))?;
+        self.courses[index].begun = true;
         if let FromAgent::Gap { gap } = self.ask(m.from, &ToAgent::TakeGap { vm: m.vm.0 })? {
             self.courses[index].baseline_gap = Some(gap);
         }
@@ -221,195 +237,8 @@ impl<'a> Coordinator<'a> {
         }
         Ok(())
     }
-
-    /// Where a migration's guest runs, if it does: the index of its host.
-    fn whereabouts(&self, index: usize) -> Option<usize> {
-        let m = self.cast.moves[index];
-        // Of a VM that is migrated again, the last migration knows.
-        if self.cast.moves[index + 1..].iter().any(|later| later.vm == m.vm) {
-            return None;
-        }
-        let host = match self.courses[index].shadow.ending().map(|e| e.outcome) {
-            Some(Outcome::Completed) => Some(m.to),
-            Some(Outcome::Aborted | Outcome::Cancelled) => Some(m.from),
-            // Nobody starts it again, and nobody can say where it is.
-            Some(Outcome::Lost | Outcome::Undecided | Outcome::Unfinished) => None,
-            // It has not ended: where it runs depends on how far it has come.
-            None => match self.courses[index].shadow.phase() {
-                Phase::Waiting | Phase::Preparation | Phase::Snapshots | Phase::LiveCopy | Phase::Rollback => Some(m.from),
-                Phase::Push | Phase::Release | Phase::Gather | Phase::Ended => Some(m.to),
-                Phase::Switch => None,
-            },
-        };
-        host.filter(|&host| !self.agents[host].gone)
-    }
-
-    fn take_gaps(&mut self) -> Result<(), ExecError> {
-        let until = Instant::now() + SETTLE;
-        while Instant::now() < until {
-            self.listen(until.saturating_duration_since(Instant::now()))?;
-        }
-        for index in 0..self.courses.len() {
-            let Some(host) = self.whereabouts(index) else { continue };
-            let vm = self.cast.moves[index].vm.0;
-            if let FromAgent::Gap { gap } = self.ask(host, &ToAgent::TakeGap { vm })? {
-                self.courses[index].shadow.observe(Observation::GuestGap(gap));
-            }
-        }
-        Ok(())
-    }
-
-    /// Compares every byte of every guest that is known to run.
-    fn verify(&mut self) -> Result<Vec<Option<Report>>, ExecError> {
-        let mut reports = vec![None; self.courses.len()];
-        if self.options.verify {
-            for (index, report) in reports.iter_mut().enumerate() {
-                // A push that has not ended would be part of the comparison.
-                if !self.courses[index].shadow.ended {
-                    continue;
-                }
-                let Some(host) = self.whereabouts(index) else { continue };
-                let vm = self.cast.moves[index].vm.0;
-                if let FromAgent::Verified { report: found } = self.ask(host, &ToAgent::Verify { vm })? {
-                    *report = Some(found);
-                }
-            }
-        }
-        Ok(reports)
-    }
-
-    /// Asks an agent and waits for its answer; everything else that comes meanwhile is taken.
-    fn ask(&mut self, index: usize, message: &ToAgent) -> Result<FromAgent, ExecError> {
-        self.agents[index].tell(message)?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let fail = |agents: &[Agent], why: &str| Err(ExecError::Run(format!("agent of host `{}`: {why}", agents[index].name)));
-            if left.is_zero() {
-                return fail(&self.agents, "no answer");
-            }
-            match self.hear(left)? {
-                Some((from, FromAgent::Failed { why })) if from == index => return fail(&self.agents, &why),
-                Some((from, answer)) if from == index => return Ok(answer),
-                Some(_) => return Err(unexpected()),
-                None if self.agents[index].gone => return fail(&self.agents, "it has ended"),
-                None => {}
-            }
-        }
-    }
-
-    /// Takes what agents say, for at most this long, if anything.
-    fn listen(&mut self, patience: Duration) -> Result<(), ExecError> {
-        match self.hear(patience)? {
-            None => Ok(()),
-            Some((from, FromAgent::Failed { why })) => {
-                Err(ExecError::Run(format!("agent of host `{}`: {why}", self.agents[from].name)))
-            }
-            Some(_) => Err(unexpected()),
-        }
-    }
-
-    /// The next thing that an agent says, if it is an answer; everything else is taken.
-    fn hear(&mut self, patience: Duration) -> Result<Option<(usize, FromAgent)>, ExecError> {
-        self.look_for_silence()?;
-        let (index, news) = match self.news.recv_timeout(patience.min(Duration::from_millis(500))) {
-            Ok(news) => news,
-            // Without agents there is nothing to wait for.
-            Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => return Ok(None),
-        };
-        match news {
-            News::Gone(why) => {
-                self.gone(index, &why)?;
-                Ok(None)
-            }
-            News::Said(said) => {
-                self.agents[index].heard = Instant::now();
-                self.take(index, *said)
-            }
-        }
-    }
-
-    fn take(&mut self, index: usize, said: FromAgent) -> Result<Option<(usize, FromAgent)>, ExecError> {
-        match said {
-            FromAgent::Record { session, record } => self.course(session)?.shadow.follow(record)?,
-            FromAgent::Ended { session } => self.course(session)?.shadow.agent_ended()?,
-            FromAgent::Stalls { session, stalls } => self.course(session)?.shadow.stalls(stalls),
-            FromAgent::Sample { vm, at, steps } => self.sampled(index, vm, at, steps),
-            FromAgent::Lost { session, missing } => self.course(session)?.lost_pages = missing,
-            FromAgent::Warning { text } => self.warnings.push(format!("{}: {text}", self.agents[index].name)),
-            FromAgent::Alive => {}
-            answer @ (FromAgent::Clock { .. }
-            | FromAgent::Done
-            | FromAgent::Listening { .. }
-            | FromAgent::Failed { .. }
-            | FromAgent::Gap { .. }
-            | FromAgent::Verified { .. }) => return Ok(Some((index, answer))),
-        }
-        Ok(None)
-    }
-
-    fn course(&mut self, session: u32) -> Result<&mut Course, ExecError> {
-        let index = (session as usize).wrapping_sub(1);
-        self.courses.get_mut(index).ok_or_else(unexpected)
-    }
-
-    fn sampled(&mut self, host: usize, vm: u32, at: Time, steps: u64) {
-        for (course, m) in self.courses.iter_mut().zip(&self.cast.moves).filter(|(_, m)| m.vm.0 == vm) {
-            course.moved |= host == m.to;
-            if host == m.to || !course.moved {
-                course.shadow.sampled(at, steps);
-            }
-        }
-    }
-
-    /// An agent that says nothing for too long is as good as gone.
-    fn look_for_silence(&mut self) -> Result<(), ExecError> {
-        let silent = self.agents.iter().position(|a| !a.gone && a.heard.elapsed() > SILENCE);
-        if let Some(index) = silent {
-            // What it has said may be waiting here.
-            if let Ok((from, news)) = self.news.try_recv() {
-                self.agents[from].heard = Instant::now();
-                match news {
-                    News::Gone(why) => self.gone(from, &why)?,
-                    News::Said(said) => {
-                        if self.take(from, *said)?.is_some() {
-                            return Err(unexpected());
-                        }
-                    }
-                }
-            } else {
-                self.agents[index].kill();
-                self.gone(index, "silence")?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A host has failed.
-    fn gone(&mut self, host: usize, why: &str) -> Result<(), ExecError> {
-        if std::mem::replace(&mut self.agents[host].gone, true) {
-            return Ok(());
-        }
-        self.warnings.push(format!("{}: {why}", self.agents[host].name));
-        for index in 0..self.courses.len() {
-            let m = self.cast.moves[index];
-            if self.courses[index].shadow.ended {
-                continue;
-            }
-            if m.from == host {
-                let now = self.clock.now();
-                self.courses[index].shadow.source_dead(now)?;
-                if !self.agents[m.to].gone {
-                    self.agents[m.to].tell(&ToAgent::SourceDead { session: session(index) })?;
-                }
-            } else if m.to == host && !self.agents[m.from].gone {
-                self.agents[m.from].tell(&ToAgent::PeerDead { session: session(index), peer: Peer::Destination })?;
-            }
-        }
-        Ok(())
-    }
 }
 
-fn session(index: usize) -> u32 {
+pub(super) fn session(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX - 1) + 1
 }

@@ -16,8 +16,11 @@
 //! # }
 //! ```
 
+mod afterwards;
 mod cast;
 mod coordinator;
+mod failing;
+mod hearing;
 mod launch;
 mod shadow;
 mod work;
@@ -27,6 +30,7 @@ pub use launch::Launch;
 use crate::error::ExecError;
 use crate::verify::Report;
 use livemig_core::ledger::{Metrics, RoundRecord, TimelinePoint};
+use livemig_core::machine::Phase;
 use livemig_core::units::Span;
 use livemig_models::world::{HostId, Strategy, VmId, World};
 use std::fmt;
@@ -55,6 +59,10 @@ pub struct Options {
     pub timeline: bool,
     /// How the source reaches the destination, when not directly.
     pub route: Option<Route>,
+    /// The same for intermediaries, on the way from the source and from the destination.
+    pub via_route: Option<Route>,
+    /// Hosts that fail the moment a migration is first seen in a phase, beside what the scenario says.
+    pub strikes: Vec<(Phase, HostId)>,
 }
 
 impl Options {
@@ -69,6 +77,8 @@ impl Options {
             horizon: Span::from_secs(600),
             timeline: false,
             route: None,
+            via_route: None,
+            strikes: Vec::new(),
         }
     }
 }
@@ -83,6 +93,8 @@ impl fmt::Debug for Options {
             .field("horizon", &self.horizon)
             .field("timeline", &self.timeline)
             .field("route", &self.route.is_some())
+            .field("via_route", &self.via_route.is_some())
+            .field("strikes", &self.strikes)
             .finish()
     }
 }

@@ -6,7 +6,7 @@
 use super::work::Work;
 use crate::agent::message::Record;
 use crate::error::ExecError;
-use livemig_core::conductor::Conductor;
+use livemig_core::conductor::{Conductor, Remainder};
 use livemig_core::ledger::{Ledger, Metrics, Observation, RoundRecord, Session, TimelinePoint};
 use livemig_core::machine::{Ending, Migration, Phase};
 use livemig_core::pages::Bitmap;
@@ -30,9 +30,10 @@ pub(super) struct Shadow {
 }
 
 impl Shadow {
-    pub(super) fn new(spec: Spec, memory: Bytes, timeline: bool, work: Work) -> Shadow {
+    /// Of a VM with so much memory, and with so many intermediaries.
+    pub(super) fn new(spec: Spec, (memory, via): (Bytes, usize), timeline: bool, work: Work) -> Shadow {
         let ledger = if timeline { Ledger::with_timeline() } else { Ledger::new() };
-        let session = Session::new(Conductor::new(spec, memory, Vec::new()), ledger);
+        let session = Session::new(Conductor::new(spec, memory, (0..).take(via).collect()), ledger);
         Shadow { session, due: VecDeque::new(), compared: 0, now: Time::ZERO, work, ended: false }
     }
 
@@ -81,13 +82,39 @@ impl Shadow {
         Ok(())
     }
 
-    /// The source has failed for good; nothing more comes from there.
+    /// The source has failed for good; nothing more comes from there. The migration has ended with that, or is to go on at its
+    /// destination.
     pub(super) fn source_dead(&mut self, now: Time) -> Result<(), ExecError> {
+        self.peer_dead(now, Peer::Source)
+    }
+
+    /// The destination has failed for good after the migration had gone on there.
+    pub(super) fn destination_dead(&mut self, now: Time) -> Result<(), ExecError> {
+        self.peer_dead(now, Peer::Destination)
+    }
+
+    fn peer_dead(&mut self, now: Time, peer: Peer) -> Result<(), ExecError> {
         let at = now.max(self.now);
-        self.tell(at, Event::PeerDead { peer: Peer::Source, recoverable: false })?;
+        self.tell(at, Event::PeerDead { peer, recoverable: false })?;
         self.due.clear();
-        self.ended = true;
+        self.ended = self.session.phase() == Phase::Ended;
         Ok(())
+    }
+
+    /// The migration goes on elsewhere: what is left of it. From now on the records are those of whoever goes on.
+    ///
+    /// # Errors
+    /// When nothing is left, or the source has not ordered what it should have.
+    pub(super) fn go_on(&mut self) -> Result<Remainder, ExecError> {
+        let Some(remainder) = self.session.migration().remainder() else {
+            return Err(diverged(&format!("it goes on elsewhere, and is in phase {}", self.session.phase().name())));
+        };
+        if !self.due.is_empty() {
+            return Err(diverged(&format!("it goes on elsewhere with {} commands due", self.due.len())));
+        }
+        self.session.go_on_with(Conductor::go_on(&remainder));
+        self.take_commands()?;
+        Ok(remainder)
     }
 
     /// The agent's migration has ended: so must this one, with nothing left over.
@@ -152,7 +179,7 @@ mod tests {
 
     fn shadow() -> Shadow {
         let live = PRESETS.iter().map(|p| (p.spec)()).find(|spec| spec.live.is_some() && spec.push.is_none());
-        Shadow::new(live.unwrap(), Bytes::from_mib(1), false, Work::default())
+        Shadow::new(live.unwrap(), (Bytes::from_mib(1), 0), false, Work::default())
     }
 
     #[test]

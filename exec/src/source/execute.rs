@@ -16,10 +16,7 @@ const STOP: Duration = Duration::from_secs(5);
 impl Driver {
     pub(super) fn execute(&mut self, id: CmdId, command: Command<Bitmap>) {
         match command {
-            Command::Reserve { .. } => {
-                self.reserving = Some(id);
-                self.connect(false);
-            }
+            Command::Reserve { intermediaries, .. } => self.reserve_all(id, intermediaries),
             // A thread serves each connection, and guest memory is mapped once: there is no lock to be taken per task.
             Command::Prepare { elide_zero_pages, channels: _ } => self.prepare(id, elide_zero_pages),
             Command::PeekDirty { .. } => {
@@ -51,17 +48,21 @@ impl Driver {
             Command::Resume { side: Side::Source } => self.resume_here(id),
             Command::Resume { side: Side::Destination } => {
                 let faults = self.sender.serves_faults();
+                self.announce_all();
                 self.order(id, Order::Resume { faults });
             }
             Command::ServeFaults => {
                 self.sender.serve_faults();
                 self.serve_wanted();
-                self.done(id, Reply::ServingFaults);
+                if self.is_to_serve_again() {
+                    self.order(id, Order::Serve);
+                } else {
+                    self.done(id, Reply::ServingFaults);
+                }
             }
-            Command::RedirectFaults => self.order(id, Order::Redirect),
-            // Nothing is staged anywhere: there is nothing to take back, and everything has been gathered.
-            Command::Reclaim { .. } => self.done(id, Reply::Reclaimed(Bitmap::default())),
-            Command::Gather { .. } => self.done(id, Reply::Gathered { at: self.now }),
+            Command::RedirectFaults => self.redirect(id),
+            Command::Reclaim { via } => self.reclaim(id, via),
+            Command::Gather { limit } => self.gather(id, limit),
             Command::Watch(watch) => {
                 let now = self.clock.now();
                 self.watches.begin(now, id, watch, &self.sender);
@@ -72,7 +73,7 @@ impl Driver {
     }
 
     /// Reports what came of a command, or that this host cannot do it.
-    fn reply(&mut self, id: CmdId, result: Result<Reply<Bitmap>, ExecError>) {
+    pub(super) fn reply(&mut self, id: CmdId, result: Result<Reply<Bitmap>, ExecError>) {
         match result {
             Ok(reply) => self.done(id, reply),
             Err(error) => {
@@ -92,7 +93,7 @@ impl Driver {
     pub(super) fn reserve(&mut self, id: CmdId) {
         let spec = self.with_guest(|guest| Ok(guest.spec().to_bytes()));
         match spec {
-            Ok(spec) => self.order(id, Order::Reserve { vm: self.vm, spec }),
+            Ok(spec) => self.order(id, Order::Reserve { vm: self.vm, spec, via: self.vias.addresses() }),
             Err(error) => self.reply(id, Err(error)),
         }
     }
@@ -169,6 +170,8 @@ impl Driver {
 
     /// The guest's memory goes; that it does so takes time that nobody waits for.
     fn release(&mut self, id: CmdId) {
+        // Whatever happens to this process from now on, it is known that it was free to go.
+        self.reports.flush();
         let guest = self.guest_lock().take();
         self.sender.track(None);
         // Without a thread the guest is dropped here, which is only slower.

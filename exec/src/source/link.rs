@@ -59,7 +59,7 @@ impl Target {
         Ok(Connections { epoch, control, fault, streams })
     }
 
-    fn open(&self, role: Role, epoch: u32) -> Result<TcpStream, WireError> {
+    pub(super) fn open(&self, role: Role, epoch: u32) -> Result<TcpStream, WireError> {
         let mut stream = TcpStream::connect_timeout(&self.address, CONNECT)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE))?;
@@ -297,7 +297,7 @@ impl Server {
 }
 
 /// Takes the pages of a batch as they are now, and writes them.
-fn write(
+pub(super) fn write(
     shared: &Sender,
     page_sender: &mut PageSender,
     batch: &Batch,

@@ -4,13 +4,15 @@
 //! the connections, wishes from outside. Everything that goes into the migration and comes out of it is recorded, in that
 //! order, so that the coordinator can follow it with a migration of its own.
 
-mod bucket;
 mod early;
 mod execute;
 mod link;
 mod orders;
 mod sender;
 mod sends;
+mod stage_link;
+mod staging;
+mod vias;
 mod watch;
 
 use crate::agent::message::{Migrate, Record};
@@ -24,16 +26,19 @@ use livemig_core::conductor::Conductor;
 use livemig_core::ledger::Observation;
 use livemig_core::machine::{Migration, Phase};
 use livemig_core::pages::Bitmap;
+use livemig_core::push_plan::Extent;
 use livemig_core::units::{Bytes, Span, Time};
 use livemig_core::vocabulary::{CmdId, Event, Failure, Peer};
 use orders::Pending;
 use sender::Sender;
+use stage_link::StageNews;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use vias::Vias;
 use watch::Watches;
 
 /// A destination that refuses connections for this long is gone.
@@ -60,6 +65,13 @@ enum Input {
         epoch: u32,
         connection: &'static str,
         why: WireError,
+    },
+    /// Something is new with the connection to an intermediary.
+    Stage(u16, StageNews),
+    /// Pages are staged, at all of these intermediaries.
+    Located {
+        via: Vec<u16>,
+        extents: Vec<Extent>,
     },
 }
 
@@ -117,6 +129,11 @@ struct Driver {
     orders: BTreeMap<u32, Pending>,
     /// The order that waits for the first connection.
     reserving: Option<CmdId>,
+    vias: Vias,
+    /// The destination has been told to go on without the source.
+    handing_over: bool,
+    /// It does.
+    handed_over: bool,
     /// Bytes of control messages that have not been reported.
     control: u64,
     small: Arc<AtomicU64>,
@@ -131,19 +148,21 @@ impl Driver {
         news: mpsc::Sender<Input>,
         inputs: mpsc::Receiver<Input>,
     ) -> Result<Driver, ExecError> {
-        let Migrate { session, vm, spec, destination, key } = migrate;
+        let Migrate { session, vm, spec, destination, key, via } = migrate;
         let memory = guest.memory()?;
         let bytes = Bytes::from_pages(memory.pages());
         let target = Target { address: destination, key, session, streams: spec.transfer.streams };
+        let sender = Arc::new(Sender::new(memory, news.clone()));
+        sender.use_intermediaries(via.len());
         Ok(Driver {
             session,
             vm,
-            conductor: Conductor::new(spec, bytes, Vec::new()),
+            conductor: Conductor::new(spec, bytes, (0..).take(via.len()).collect()),
             guest,
             clock,
             reports,
             inputs,
-            sender: Arc::new(Sender::new(memory, news.clone())),
+            sender,
             news,
             events: VecDeque::new(),
             now: Time::ZERO,
@@ -156,14 +175,17 @@ impl Driver {
             dead: false,
             orders: BTreeMap::new(),
             reserving: None,
+            vias: Vias::of(&via),
+            handing_over: false,
+            handed_over: false,
             control: 0,
             small: Arc::default(),
         })
     }
 
-    /// The thread: until the migration has ended.
+    /// The thread: until the migration has ended, or goes on without the source.
     fn run(mut self) {
-        while self.conductor.phase() != Phase::Ended {
+        while self.conductor.phase() != Phase::Ended && !self.handed_over {
             match self.inputs.recv_timeout(self.patience()) {
                 Ok(input) => self.take(input),
                 // This value holds a sender, so that the queue is never closed.
@@ -174,16 +196,22 @@ impl Driver {
         }
         // The connections go before anything else that a thread of theirs might use.
         self.link = None;
+        self.leave_vias();
         self.sender.track(None);
         self.report_control();
-        self.reports.ended(self.session);
+        if self.handed_over {
+            self.reports.handed_over(self.session);
+        } else {
+            self.reports.ended(self.session);
+        }
     }
 
     /// How long nothing needs to be done unless something happens.
     fn patience(&self) -> Duration {
         let due = [self.conductor.deadline(), self.watches.deadline()].into_iter().flatten().min();
-        let until = due.map_or(Span::MAX, |at| at.since(self.clock.now()));
-        Duration::from_nanos(until.0).min(Duration::from_millis(100))
+        let until = Duration::from_nanos(due.map_or(Span::MAX, |at| at.since(self.clock.now())).0);
+        let attempt = self.vias.deadline().map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+        until.min(attempt).min(Duration::from_millis(100))
     }
 
     fn take(&mut self, input: Input) {
@@ -193,10 +221,10 @@ impl Driver {
                     // What was said before t0 counts as preparation.
                     self.report_control();
                 }
-                if let Event::PeerDead { peer: Peer::Destination, recoverable: false } = event {
-                    self.destination_dead();
-                } else {
-                    self.tell(event);
+                match event {
+                    Event::PeerDead { peer: Peer::Destination, recoverable: false } => self.destination_dead(),
+                    Event::PeerDead { peer: Peer::Intermediary(via), recoverable: false } => self.stage_gone(via),
+                    event => self.tell(event),
                 }
             }
             Input::Completed(event) => self.tell(event),
@@ -204,6 +232,8 @@ impl Driver {
             Input::Connected(connections) => self.connected(connections),
             Input::Unconnected(why) => self.unconnected(&why),
             Input::Broken { epoch, connection, why } => self.broken(epoch, connection, &why),
+            Input::Stage(via, news) => self.stage_news(via, news),
+            Input::Located { via, extents } => self.located(via, extents),
         }
     }
 
@@ -219,6 +249,7 @@ impl Driver {
             let epoch = link.epoch;
             self.broken(epoch, "control", &why);
         }
+        self.look_around_vias();
         let stuck = self.conductor.phase() == Phase::Rollback && self.down.is_some_and(|since| since.elapsed() > ROLLBACK);
         if stuck {
             self.fail_orders();
@@ -246,6 +277,7 @@ impl Driver {
                 self.record_command(id, &command);
                 self.execute(id, command);
             }
+            self.hand_over();
         }
     }
 
@@ -333,8 +365,15 @@ impl Driver {
         self.sender.fail_all(Failure::Unreachable(Peer::Destination));
         // The sends' ends come before the news that explains them, as everything in the queue of inputs.
         while let Ok(input) = self.inputs.try_recv() {
-            if let Input::Completed(event) = input {
-                self.tell(event);
+            match input {
+                Input::Completed(event) => self.tell(event),
+                Input::Stage(via, news) => self.stage_news(via, news),
+                Input::Outside(_)
+                | Input::Answer { .. }
+                | Input::Connected(_)
+                | Input::Unconnected(_)
+                | Input::Broken { .. }
+                | Input::Located { .. } => {}
             }
         }
         self.fail_orders();

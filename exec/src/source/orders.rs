@@ -52,6 +52,11 @@ impl Driver {
     pub(super) fn answered(&mut self, id: u32, answer: Answer) {
         // An order that was repeated is answered repeatedly.
         let Some(Pending { order, wire }) = self.orders.remove(&id) else { return };
+        if matches!((&order, &answer), (Order::Gather { .. }, Answer::Done)) {
+            // It has begun, and its end will be another answer.
+            self.orders.insert(id, Pending { order, wire });
+            return;
+        }
         let id = CmdId(id);
         if let Answer::Refused(why) = &answer {
             self.warn(&format!("the destination refuses: {why}"));
@@ -70,7 +75,24 @@ impl Driver {
                 self.fail(id, Failure::Refused(Peer::Destination));
             }
             (Order::Discard { pages }, _) => self.fail_with(id, Failure::Refused(Peer::Destination), pages),
-            (Order::Reserve { .. } | Order::Prepare | Order::State { .. } | Order::Redirect, _) => {
+            (Order::Serve, Answer::Done) => self.done(id, Reply::ServingFaults),
+            (Order::Gather { .. }, Answer::Gathered { at }) => self.done(id, Reply::Gathered { at }),
+            (Order::Locate { .. }, Answer::Done) => self.announced(),
+            (Order::Locate { .. }, _) => {
+                self.warn("the destination does not know what to do with what is staged");
+                self.announced();
+            }
+            (Order::GoOn { .. }, Answer::Done) => self.handed_over = true,
+            (Order::GoOn { .. }, _) => self.destination_dead(),
+            (
+                Order::Reserve { .. }
+                | Order::Prepare
+                | Order::State { .. }
+                | Order::Redirect
+                | Order::Serve
+                | Order::Gather { .. },
+                _,
+            ) => {
                 self.fail(id, Failure::Refused(Peer::Destination));
             }
         }
@@ -83,9 +105,18 @@ impl Driver {
         match order {
             Order::Resume { .. } => self.fail(CmdId(id), Failure::AnswerLost),
             Order::Discard { pages } => self.fail_with(CmdId(id), unreachable, pages),
-            Order::Reserve { .. } | Order::Prepare | Order::State { .. } | Order::Redirect | Order::Abort => {
+            Order::Reserve { .. }
+            | Order::Prepare
+            | Order::State { .. }
+            | Order::Redirect
+            | Order::Serve
+            | Order::Gather { .. }
+            | Order::Abort => {
                 self.fail(CmdId(id), unreachable);
             }
+            // No command waits for these.
+            Order::Locate { .. } => self.announced(),
+            Order::GoOn { .. } => {}
         }
     }
 

@@ -2,16 +2,17 @@
 //! acknowledgements and requests; the driver begins, recalls and watches sends.
 
 use super::Input;
-use super::bucket::Bucket;
 use super::early::Early;
 use super::sends::{Frame, Lane, OutSend};
+use super::staging::Staging;
+use crate::bucket::Bucket;
 use crate::error::ExecError;
 use crate::memory::{DirtyTracker, GuestMemory};
 use crate::wire::pages::MAX_PAGES;
 use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::Extent;
 use livemig_core::units::{Bytes, PageIndex, Rate};
-use livemig_core::vocabulary::{CmdId, Failure, Joined, Send};
+use livemig_core::vocabulary::{CmdId, Failure, Joined, Peer, Send};
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -29,23 +30,25 @@ const LOG_AGE: Duration = Duration::from_millis(10);
 pub(super) struct Sender {
     pub(super) memory: Arc<GuestMemory>,
     state: Mutex<State>,
-    room: Condvar,
+    pub(super) room: Condvar,
     to_driver: mpsc::Sender<Input>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     /// Connections of this epoch are in use; `None` when there are none.
     epoch: Option<u32>,
     streams: u16,
-    sends: Vec<OutSend>,
+    pub(super) sends: Vec<OutSend>,
+    /// What goes to intermediaries, and what is there.
+    pub(super) staging: Staging,
     in_flight: Vec<usize>,
     bucket: Option<Bucket>,
-    tracker: Option<DirtyTracker>,
+    pub(super) tracker: Option<DirtyTracker>,
     /// What was dirty when it was last looked at; nothing of it has been collected since.
     dirty: Option<(Instant, Bitmap)>,
     /// Pages that the destination has asked for and not acknowledged.
-    wanted: BTreeSet<PageIndex>,
+    pub(super) wanted: BTreeSet<PageIndex>,
     serving: bool,
     early: Early,
     still: bool,
@@ -54,7 +57,7 @@ struct State {
 }
 
 /// Pages to put on a connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Batch {
     /// The send that it is part of, unless that has not begun.
     pub(super) send: Option<CmdId>,
@@ -69,7 +72,7 @@ impl Sender {
         Sender { memory, state: Mutex::default(), room: Condvar::new(), to_driver }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -86,6 +89,10 @@ impl Sender {
                     batch.extents.shrink_to_fit();
                     state.sends[index].launch((Lane::Stream(stream), seq), batch.extents.clone());
                     state.in_flight[usize::from(stream)] += 1;
+                    if state.staging.is_used() {
+                        // What the destination does not take goes to intermediaries.
+                        self.room.notify_all();
+                    }
                     return Some(batch);
                 }
                 Next::Skipped => {
@@ -197,7 +204,7 @@ impl Sender {
     pub(super) fn disconnected(&self) {
         let mut state = self.lock();
         state.epoch = None;
-        state.sends.iter_mut().for_each(OutSend::take_back);
+        state.sends.iter_mut().for_each(|send| send.take_back(|frame| frame.0.is_direct()));
         state.early.take_back();
         self.end_sends(&mut state);
         self.room.notify_all();
@@ -249,6 +256,8 @@ impl Sender {
         // What was seen dirty is about to be somebody's: it must not be skipped any more.
         state.dirty = None;
         let set = state.tracker.as_mut().map_or_else(|| Ok(Bitmap::default()), |t| t.collect(limit))?;
+        // What is staged of it is not the newest version any more.
+        state.staging.forget(&set);
         let Some(send) = into.and_then(|of| state.sends.iter_mut().find(|s| s.id == of)) else { return Ok(Ok(set)) };
         let joined = send.join(&set);
         self.room.notify_all();
@@ -261,21 +270,26 @@ impl Sender {
         }
     }
 
-    /// Completes the sends that are over.
-    fn end_sends(&self, state: &mut State) {
+    /// Completes the sends that are over, and fails those that can go nowhere.
+    pub(super) fn end_sends(&self, state: &mut State) {
         while let Some(index) = state.sends.iter().position(OutSend::is_over) {
             let send = state.sends.remove(index);
             self.complete(Input::Completed(send.into_completion()));
         }
+        while let Some(index) = state.sends.iter().position(|s| s.is_stuck(|via| state.staging.is_gone(via))) {
+            let send = state.sends.remove(index);
+            let via = send.via.first().copied().unwrap_or(0);
+            self.complete(Input::Completed(send.into_failure(Failure::Unreachable(Peer::Intermediary(via)))));
+        }
     }
 
-    fn complete(&self, input: Input) {
+    pub(super) fn complete(&self, input: Input) {
         // A driver that is gone has ended its migration.
         let _ = self.to_driver.send(input);
     }
 }
 
-enum Next {
+pub(super) enum Next {
     Batch(Batch, usize),
     /// Everything that could have been sent was dirty again.
     Skipped,
@@ -288,8 +302,13 @@ impl State {
         if self.in_flight[usize::from(stream)] >= self.window() {
             return idle;
         }
-        let eligible = |s: &OutSend| !s.recalled && s.streams > stream && s.plan.left() > 0;
+        let eligible = |s: &OutSend| s.direct && s.streams > stream && s.has_more();
         let Some(index) = self.sends.iter().position(eligible) else { return idle };
+        self.batch(index)
+    }
+
+    /// The next pages of a send, as far as the limit of the rate allows for any.
+    pub(super) fn batch(&mut self, index: usize) -> Next {
         let mut most = MAX_PAGES;
         if let Some(bucket) = &mut self.bucket {
             let wait = bucket.wait(Instant::now());
@@ -311,8 +330,14 @@ impl State {
         Next::Batch(Batch { send: Some(send.id), extents, still: self.still, elide: self.elide }, index)
     }
 
+    /// Whether the destination takes more of a send than is on its way to it.
+    pub(super) fn destination_takes(&self, send: &OutSend) -> bool {
+        let window = self.window();
+        send.direct && self.epoch.is_some() && self.in_flight.iter().take(usize::from(send.streams)).any(|&flying| flying < window)
+    }
+
     /// Frames that may be on their way on one stream.
-    fn window(&self) -> usize {
+    pub(super) fn window(&self) -> usize {
         let mut frames = WINDOW;
         if let Some(bucket) = &self.bucket {
             let time = FLIGHT_TIME.as_nanos() as f64 / 5e6;

@@ -10,11 +10,22 @@ use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex};
 use livemig_core::vocabulary::{CmdId, Event, Failure, Joined, Reply, Send, Sent};
 use std::collections::BTreeMap;
 
-/// A connection that carries pages: a stream with its index, or the fault connection.
+/// What carries pages: a stream with its index, the fault connection, or connections to intermediaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lane {
     Stream(u16),
     Fault,
+    /// To one intermediary or several; its frames have numbers of their own.
+    Staged,
+}
+
+impl Lane {
+    pub(super) fn is_direct(self) -> bool {
+        match self {
+            Lane::Stream(_) | Lane::Fault => true,
+            Lane::Staged => false,
+        }
+    }
 }
 
 /// A frame on its way.
@@ -27,6 +38,12 @@ pub(super) struct OutSend {
     pub(super) plan: PushPlan,
     pub(super) streams: u16,
     pub(super) recalled: bool,
+    /// Whether its pages may go straight to the destination.
+    pub(super) direct: bool,
+    /// The intermediaries to which they may go.
+    pub(super) via: Vec<u16>,
+    /// How many intermediaries are to keep each page that goes there.
+    pub(super) copies: u16,
     flights: BTreeMap<Frame, Vec<Extent>>,
     airborne: Bitmap,
     again: Bitmap,
@@ -41,6 +58,9 @@ impl OutSend {
             plan: PushPlan::new(send.set, send.order),
             streams: send.streams,
             recalled: false,
+            direct: send.routes.direct,
+            via: send.routes.via,
+            copies: send.routes.copies,
             flights: BTreeMap::new(),
             airborne: Bitmap::default(),
             again: Bitmap::default(),
@@ -117,15 +137,40 @@ impl OutSend {
         Some(extents)
     }
 
-    /// What is on its way has to be sent again.
-    pub(super) fn take_back(&mut self) {
-        for extent in std::mem::take(&mut self.flights).into_values().flatten() {
+    /// What is on its way in these frames has to be sent again.
+    pub(super) fn take_back(&mut self, which: impl Fn(Frame) -> bool) {
+        let back = self.flights.extract_if(.., |&frame, _| which(frame)).flat_map(|(_, extents)| extents).collect::<Vec<_>>();
+        for extent in back {
             for page in extent.iter() {
                 self.airborne.remove(page);
                 self.again.remove(page);
                 self.plan.requeue(Extent { first: page, pages: 1 });
             }
         }
+    }
+
+    /// There was no room for a frame, at these intermediaries: its pages leave the send, which avoids them from now on. `None` when
+    /// the frame is none of this send's.
+    pub(super) fn refuse(&mut self, frame: Frame, by: &[u16]) -> Option<Bitmap> {
+        let extents = self.flights.remove(&frame)?;
+        let mut refused = Bitmap::default();
+        for extent in extents {
+            self.airborne.remove_run(extent.first, extent.pages);
+            self.again.remove_run(extent.first, extent.pages);
+            refused.insert_run(extent.first, extent.pages);
+        }
+        self.via.retain(|via| !by.contains(via));
+        Some(refused)
+    }
+
+    /// Whether it has pages that may be put on a way.
+    pub(super) fn has_more(&self) -> bool {
+        !self.recalled && self.plan.left() > 0
+    }
+
+    /// Whether it has pages that can go nowhere: none of its intermediaries is left.
+    pub(super) fn is_stuck(&self, is_gone: impl Fn(u16) -> bool) -> bool {
+        !self.direct && self.has_more() && self.flights.is_empty() && self.via.iter().all(|&via| is_gone(via))
     }
 
     /// Pages out of the dirty tracker join. Those that are still to be sent need no second place.
@@ -226,10 +271,30 @@ mod tests {
         assert_eq!(first.iter().map(|e| (e.first.0, e.pages)).collect::<Vec<_>>(), [(0, 1), (3, 2), (6, 3)]);
         send.launch((Lane::Stream(0), 0), first);
         let _ = send.join(&set([3]));
-        send.take_back();
+        send.take_back(|frame| frame.0.is_direct());
         send.recalled = true;
         let Event::Recalled { unsent, sent, .. } = send.into_completion() else { panic!("it was recalled") };
         assert_eq!((unsent, sent.skipped.pages()), (set([0, 3, 4, 6, 7, 8, 9]), 3));
+    }
+
+    #[test]
+    fn what_has_no_room_leaves_its_send_and_what_has_no_way_is_stuck() {
+        let mut send = send(set(0..10));
+        (send.direct, send.via, send.copies) = (false, vec![0, 2], 1);
+        let first = send.next(4, None);
+        send.launch((Lane::Staged, 7), first);
+        assert!(send.refuse((Lane::Stream(0), 7), &[2]).is_none());
+        assert_eq!(send.refuse((Lane::Staged, 7), &[2]), Some(set(0..4)));
+        assert_eq!((send.via.as_slice(), send.holds(PageIndex(3))), (&[0][..], false));
+        assert!(send.is_stuck(|via| via == 0) && !send.is_stuck(|via| via == 2));
+        let second = send.next(100, None);
+        send.launch((Lane::Staged, 8), second);
+        assert!(!send.is_stuck(|_| true), "its last pages are on their way");
+        send.take_back(|frame| frame.0.is_direct());
+        assert!(!send.has_more());
+        send.take_back(|frame| frame == (Lane::Staged, 8));
+        let Event::Failed { unsent, .. } = send.into_failure(Failure::NeverStarted) else { panic!("it failed") };
+        assert_eq!(unsent, set(4..10));
     }
 
     proptest! {

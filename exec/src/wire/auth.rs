@@ -51,6 +51,12 @@ pub(crate) enum Role {
     Fault,
     /// Pages and acknowledgements, with its index.
     Stream(u16),
+    /// From a source to an intermediary: pages to keep.
+    Stage,
+    /// From a destination to an intermediary: pages handed out, on a connection of their own if the guest waits for them.
+    Fetch {
+        urgent: bool,
+    },
 }
 
 impl Role {
@@ -59,6 +65,8 @@ impl Role {
             Role::Control => (1u16, 0),
             Role::Fault => (2, 0),
             Role::Stream(index) => (3, index),
+            Role::Stage => (4, 0),
+            Role::Fetch { urgent } => (5, u16::from(urgent)),
         };
         let (kind, index) = (kind.to_le_bytes(), index.to_le_bytes());
         [kind[0], kind[1], index[0], index[1]]
@@ -70,6 +78,8 @@ impl Role {
             (1, 0) => Ok(Role::Control),
             (2, 0) => Ok(Role::Fault),
             (3, index) if index < super::message::MAX_STREAMS => Ok(Role::Stream(index)),
+            (4, 0) => Ok(Role::Stage),
+            (5, urgent @ 0..=1) => Ok(Role::Fetch { urgent: urgent == 1 }),
             _ => Err(WireError::Malformed("role")),
         }
     }
@@ -211,7 +221,11 @@ mod tests {
     fn greetings_of_others_are_refused() {
         let good = GREETING.to_bytes([1; 32]);
         assert_eq!(Greeting::from_bytes(&good).unwrap(), GREETING);
-        for (at, value) in [(0, 0), (4, 9), (8, 4), (10, 255)] {
+        for role in [Role::Control, Role::Fault, Role::Stage, Role::Fetch { urgent: false }, Role::Fetch { urgent: true }] {
+            let other = Greeting { role, ..GREETING };
+            assert_eq!(Greeting::from_bytes(&other.to_bytes([1; 32])).unwrap(), other);
+        }
+        for (at, value) in [(0, 0), (4, 9), (8, 4), (8, 6), (10, 255)] {
             let mut bad = good;
             bad[at] = value;
             assert!(Greeting::from_bytes(&bad).is_err(), "{at}");

@@ -1,8 +1,10 @@
 //! Messages between source and destination.
 
+use livemig_core::conductor::Remainder;
 use livemig_core::pages::Bitmap;
-use livemig_core::units::Time;
+use livemig_core::units::{Rate, Time};
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// Most streams of a migration.
 pub(crate) const MAX_STREAMS: u16 = 64;
@@ -25,8 +27,9 @@ pub(crate) enum Message {
 /// What the destination is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Make a guest of this specification, stopped, over empty memory.
-    Reserve { vm: u32, spec: Vec<u8> },
+    /// Make a guest of this specification, stopped, over empty memory. Of its pages some may be fetched from intermediaries, by
+    /// number, at these addresses.
+    Reserve { vm: u32, spec: Vec<u8>, via: Vec<SocketAddr> },
     /// Be ready for pages.
     Prepare,
     /// Load this state of the vCPUs.
@@ -35,8 +38,17 @@ pub(crate) enum Order {
     Discard { pages: Bitmap },
     /// Start the guest; with `faults`, access to missing pages waits and is asked for.
     Resume { faults: bool },
-    /// Ask for no more pages.
+    /// These pages (the first of neighbouring ones, and how many) are staged at each of these intermediaries; any other version of
+    /// them is old. Given after the guest has stopped at the source, so that there is one version of each.
+    Locate { via: Vec<u16>, runs: Vec<(u64, u64)> },
+    /// Ask the source for no more pages: what is staged is asked for at intermediaries.
     Redirect,
+    /// Ask the source again for what nobody else has.
+    Serve,
+    /// Fetch what is staged, at most this fast; answered by `Done` when it has begun, and by `Gathered` when everything is here.
+    Gather { limit: Option<Rate> },
+    /// The source is free: go on with the rest of the migration without it.
+    GoOn { remainder: Remainder },
     /// Drop everything.
     Abort,
 }
@@ -52,7 +64,9 @@ pub(crate) enum Answer {
     Started { at: Time },
     /// To `Resume`: the guest has not started and will not in this session.
     Never,
-    /// To `Redirect`: when the last page came, on the coordinator's clock, and how many pages are missing (none, or something is
-    /// wrong).
+    /// To `Redirect`: when the last page came, on the coordinator's clock, and how many pages are neither here nor staged
+    /// (none, or something is wrong).
     Whole { at: Time, missing: u64 },
+    /// To `Gather`: when the last page came, on the coordinator's clock.
+    Gathered { at: Time },
 }

@@ -5,6 +5,9 @@
 //! [`handshake`](auth), in which both ends prove that they know the migration's key, and which names session and epoch. After it
 //! there are [`frames`](frame) only.
 //!
+//! An intermediary has a *stage* connection from the source and two *fetch* connections from the destination; what is said on them
+//! is in [`stage`].
+//!
 //! The source begins a new *epoch* whenever connections have broken. The destination ends the connections of older epochs, and
 //! waits until nothing of theirs is being applied, before it lets one of a newer epoch in: a page that was taken back and sent
 //! again in a newer version is never overwritten by the older one. Orders are numbered: one that comes twice is answered twice and
@@ -14,6 +17,7 @@ pub(crate) mod auth;
 pub(crate) mod frame;
 pub(crate) mod message;
 pub(crate) mod pages;
+pub(crate) mod stage;
 
 use thiserror::Error;
 

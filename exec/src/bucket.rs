@@ -1,6 +1,7 @@
-//! The limit of the sending rate: a token bucket that all connections share.
+//! Limits of rates: token buckets that several connections share.
 
 use livemig_core::units::{PAGE_SIZE, Rate};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a sender that was idle may send at once.
@@ -8,7 +9,7 @@ const BURST: Duration = Duration::from_millis(5);
 
 /// Bytes that may be sent, growing at a rate.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     rate: Rate,
     /// Negative after more was sent than was there: a page that somebody waits for does not wait, what follows makes up for it.
     tokens: f64,
@@ -16,12 +17,12 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    pub(super) fn new(rate: Rate, now: Instant) -> Bucket {
+    pub(crate) fn new(rate: Rate, now: Instant) -> Bucket {
         Bucket { rate, tokens: 0.0, since: now }
     }
 
     /// How long until something may be sent; zero when it may be now.
-    pub(super) fn wait(&mut self, now: Instant) -> Duration {
+    pub(crate) fn wait(&mut self, now: Instant) -> Duration {
         let most = self.rate.0 * BURST.as_secs_f64();
         self.tokens = (self.tokens + self.rate.0 * now.saturating_duration_since(self.since).as_secs_f64()).min(most);
         self.since = now;
@@ -33,13 +34,40 @@ impl Bucket {
     }
 
     /// So much is being sent.
-    pub(super) fn spend(&mut self, bytes: u64) {
+    pub(crate) fn spend(&mut self, bytes: u64) {
         self.tokens -= bytes as f64;
     }
 
     /// How many pages a batch may have: not more than what a burst is.
-    pub(super) fn batch(&self) -> u64 {
+    pub(crate) fn batch(&self) -> u64 {
         ((self.rate.0 * BURST.as_secs_f64() / PAGE_SIZE as f64) as u64).max(1)
+    }
+}
+
+/// A rate of what comes in or goes out at a host, for all threads that move it.
+#[derive(Debug)]
+pub(crate) struct Pace(Mutex<Bucket>);
+
+impl Pace {
+    pub(crate) fn new(rate: Rate) -> Pace {
+        Pace(Mutex::new(Bucket::new(rate, Instant::now())))
+    }
+
+    /// So much has moved that nobody waits for: waits until the rate allows for it.
+    pub(crate) fn take(&self, bytes: u64) {
+        self.count(bytes);
+        loop {
+            let wait = self.0.lock().unwrap_or_else(PoisonError::into_inner).wait(Instant::now());
+            if wait.is_zero() {
+                return;
+            }
+            std::thread::sleep(wait);
+        }
+    }
+
+    /// So much has moved that somebody waits for: it counts, and others make up for it.
+    pub(crate) fn count(&self, bytes: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).spend(bytes);
     }
 }
 

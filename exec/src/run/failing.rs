@@ -1,0 +1,109 @@
+//! Hosts that fail, and migrations that go on without their source.
+
+use super::coordinator::{Coordinator, session};
+use crate::agent::message::ToAgent;
+use crate::error::ExecError;
+use livemig_core::conductor::Remainder;
+use livemig_core::machine::{Outcome, Phase};
+use livemig_core::vocabulary::Peer;
+
+impl Coordinator<'_> {
+    /// A host has failed.
+    pub(super) fn gone(&mut self, host: usize, why: &str) -> Result<(), ExecError> {
+        if std::mem::replace(&mut self.agents[host].gone, true) {
+            return Ok(());
+        }
+        self.warnings.push(format!("{}: {why}", self.agents[host].name));
+        for index in 0..self.courses.len() {
+            let (m, course) = (self.cast.moves[index], &self.courses[index]);
+            if course.shadow.ended {
+                continue;
+            }
+            if m.from == host && !course.handed_over {
+                self.source_gone(index)?;
+            } else if m.to == host && course.handed_over {
+                self.destination_gone(index)?;
+            } else if m.to == host && course.begun {
+                self.tell(m.from, &ToAgent::PeerDead { session: session(index), peer: Peer::Destination })?;
+            } else if let Some(via) = self.cast.via[index].iter().position(|&v| v == host).and_then(|v| u16::try_from(v).ok()) {
+                self.intermediary_gone(index, via)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells an agent, if it is there.
+    fn tell(&mut self, agent: usize, message: &ToAgent) -> Result<(), ExecError> {
+        if self.agents[agent].gone { Ok(()) } else { self.agents[agent].tell(message) }
+    }
+
+    /// The source is gone. If it was free to go the destination goes on, otherwise the copy of the migration says what is left of it.
+    fn source_gone(&mut self, index: usize) -> Result<(), ExecError> {
+        let (session, to, now) = (session(index), self.cast.moves[index].to, self.clock.now());
+        let shadow = &mut self.courses[index].shadow;
+        shadow.source_dead(now)?;
+        if shadow.phase() == Phase::Gather {
+            let remainder = self.go_on(index)?;
+            return self.tell(to, &ToAgent::GoOn { session, remainder });
+        }
+        let lost = shadow.ending().is_some_and(|ending| ending.outcome == Outcome::Lost);
+        self.tell(to, &ToAgent::SourceDead { session, lost })?;
+        if lost { self.unstage(index) } else { Ok(()) }
+    }
+
+    /// The destination is gone, on which alone the migration depended.
+    fn destination_gone(&mut self, index: usize) -> Result<(), ExecError> {
+        let now = self.clock.now();
+        self.courses[index].shadow.destination_dead(now)?;
+        self.unstage(index)
+    }
+
+    fn intermediary_gone(&mut self, index: usize, via: u16) -> Result<(), ExecError> {
+        let (session, m, course) = (session(index), self.cast.moves[index], &self.courses[index]);
+        if !course.begun {
+            // It will be found to be gone when it is asked for room.
+            return Ok(());
+        }
+        if !course.handed_over {
+            self.tell(m.from, &ToAgent::PeerDead { session, peer: Peer::Intermediary(via) })?;
+        }
+        self.tell(m.to, &ToAgent::StageDead { session, via })
+    }
+
+    /// Nobody will fetch what intermediaries keep of a migration.
+    fn unstage(&mut self, index: usize) -> Result<(), ExecError> {
+        let cast = self.cast;
+        cast.via[index].iter().try_for_each(|&via| self.tell(via, &ToAgent::Unstage { session: session(index) }))
+    }
+
+    /// The source has said everything: the migration goes on at its destination.
+    pub(super) fn handed_over(&mut self, session: u32) -> Result<(), ExecError> {
+        self.course(session)?;
+        let index = session as usize - 1;
+        self.go_on(index)?;
+        if self.agents[self.cast.moves[index].to].gone && !self.courses[index].shadow.ended {
+            self.destination_gone(index)?;
+        }
+        Ok(())
+    }
+
+    /// What the destination says of the migration from now on is what becomes of it.
+    fn go_on(&mut self, index: usize) -> Result<Remainder, ExecError> {
+        let course = &mut self.courses[index];
+        let remainder = course.shadow.go_on()?;
+        course.handed_over = true;
+        for said in std::mem::take(&mut course.early) {
+            self.take(self.cast.moves[index].to, said)?;
+        }
+        Ok(remainder)
+    }
+
+    /// Kills hosts whose time has come.
+    pub(super) fn strike(&mut self) {
+        let due = |(phase, _): &(Phase, usize)| self.courses.iter().any(|course| course.shadow.phase() == *phase);
+        while let Some(index) = self.strikes.iter().position(due) {
+            let (_, host) = self.strikes.remove(index);
+            self.agents[host].kill();
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What an intermediary hears and says: from the source, which leaves pages there, and from the destination, which fetches them.
+//!
+//! Pages come and go in [frames of pages](super::pages). On one connection they arrive in the order in which they were sent, and a
+//! new connection is let in only when nothing of the one before is being applied, so that the version that arrives last is the
+//! newest that was sent there: versions need no numbers.
+
+use super::WireError;
+use super::auth::{self, Greeting, Key};
+use super::frame::SILENCE;
+use super::pages::MAX_PAGES;
+use livemig_core::push_plan::Extent;
+use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex};
+use serde::{Deserialize, Serialize};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Most pages of a guest of which an intermediary keeps some: 256 GiB, the most that a guest may have.
+pub(crate) const MOST_PAGES: u64 = (256 << 30) / PAGE_SIZE;
+
+/// How long a read waits before it looks whether there has been silence.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Everything but pages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum StageMessage {
+    /// From the source, first on its connection: keep pages of a guest that has so many.
+    Keep { pages: u64 },
+    /// To the source: whether there is any room, and whether pages of this session have been kept before.
+    Kept { room: bool, known: bool },
+    /// To the source: the pages of the frame with this number are kept, or none of them for lack of room; how much is kept now.
+    Stored { seq: u32, stored: bool, held: Bytes },
+    /// From the destination: hand these out; a frame of pages with those of them that are here is the answer.
+    Fetch { runs: Vec<(u64, u32)> },
+    /// From either: nothing of this session is needed any more.
+    Free,
+}
+
+impl StageMessage {
+    /// A request for pages.
+    pub(crate) fn fetch(extents: &[Extent]) -> StageMessage {
+        let run = |e: &Extent| (e.first.0, u32::try_from(e.pages).unwrap_or(u32::MAX));
+        StageMessage::Fetch { runs: extents.iter().map(run).collect() }
+    }
+}
+
+/// Connects to an intermediary.
+pub(crate) fn connect(address: SocketAddr, greeting: Greeting, key: &Key) -> Result<TcpStream, WireError> {
+    let mut stream = TcpStream::connect_timeout(&address, SILENCE)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    stream.set_write_timeout(Some(SILENCE))?;
+    auth::introduce(&mut stream, greeting, key)?;
+    stream.set_read_timeout(Some(LOOK))?;
+    Ok(stream)
+}
+
+/// The pages of a request, of a guest with so many: not more than a frame may have.
+pub(crate) fn requested(runs: &[(u64, u32)], pages: u64) -> Result<Vec<Extent>, WireError> {
+    let bad = || WireError::Malformed("request for staged pages");
+    let mut all = 0;
+    let mut extents = Vec::with_capacity(runs.len().min(MAX_PAGES as usize));
+    for &(first, count) in runs {
+        let count = u64::from(count);
+        all += count;
+        if count == 0 || all > MAX_PAGES || first.checked_add(count).is_none_or(|end| end > pages) {
+            return Err(bad());
+        }
+        extents.push(Extent { first: PageIndex(first), pages: count });
+    }
+    Ok(extents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_bounded() {
+        let good = [Extent { first: PageIndex(3), pages: 60 }, Extent { first: PageIndex(99), pages: 1 }];
+        let StageMessage::Fetch { runs } = StageMessage::fetch(&good) else { panic!("a request") };
+        assert_eq!(requested(&runs, 100).unwrap(), good);
+        for bad in [&[(3, 60), (99, 2)][..], &[(0, 64), (70, 1)], &[(5, 0)], &[(u64::MAX, 2)]] {
+            assert!(requested(bad, 100).is_err(), "{bad:?}");
+        }
+    }
+}
