@@ -133,9 +133,19 @@ pub(crate) struct CompareArgs {
     pub(crate) require_converged: bool,
 }
 
+/// How the hosts of real guests are connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetName {
+    /// By loopback, whatever NICs they have; a strategy's limit holds
+    #[default]
+    Loopback,
+    /// Each in a network namespace, with NICs, racks and reception as in the scenario; needs root
+    Namespaces,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
-    /// The scenario file (TOML); its hosts are processes on this machine, connected by loopback, whatever NICs they have
+    /// The scenario file (TOML); its hosts are processes on this machine
     pub(crate) scenario: PathBuf,
     /// Only read and check the scenario
     #[arg(long)]
@@ -155,6 +165,9 @@ pub(crate) struct ExecArgs {
     /// Show ratios to this strategy instead of the best one
     #[arg(long, value_name = "NAME")]
     pub(crate) baseline: Option<String>,
+    /// How hosts are connected
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) net: NetName,
     /// How long guests run before the first migration, if the scenario waits longer
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub(crate) lead: Duration,

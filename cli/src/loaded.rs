@@ -19,6 +19,8 @@ pub(crate) struct Loaded {
     pub(crate) inputs: Vec<Input>,
     /// The strategies that the user asked for; empty for those of the scenario.
     asked: Vec<String>,
+    /// Other options that a run depends on, as they are typed.
+    options: Vec<String>,
     /// The user has said how exactly memory is modelled.
     fidelity_asked: bool,
 }
@@ -43,7 +45,7 @@ pub(crate) fn parse(text: &str, name: &str, files: impl Iterator<Item = (&'stati
 impl Loaded {
     fn new(path: &Path, read: livemig_models::scenario::Loaded) -> Loaded {
         let livemig_models::scenario::Loaded { scenario, effective, inputs } = read;
-        Loaded { path: path.to_owned(), scenario, effective, inputs, asked: Vec::new(), fidelity_asked: false }
+        Loaded { path: path.to_owned(), scenario, effective, inputs, asked: Vec::new(), options: Vec::new(), fidelity_asked: false }
     }
 
     /// XXH3 of the scenario file, in hexadecimal digits.
@@ -75,6 +77,11 @@ impl Loaded {
         Ok(())
     }
 
+    /// Notes an option that the same runs need.
+    pub(crate) fn add_option(&mut self, option: &str) {
+        self.options.push(option.to_owned());
+    }
+
     /// The names of all strategies, in the order of their first use.
     pub(crate) fn strategy_names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
@@ -97,6 +104,9 @@ impl Loaded {
         let mut line = format!("livemig {command} {file} --seed {}", self.scenario.seed);
         if self.fidelity_asked {
             line += &format!(" --fidelity {}", self.scenario.fidelity.name());
+        }
+        for option in &self.options {
+            line += &format!(" {option}");
         }
         let asked = strategy.map_or_else(|| self.asked.iter().map(String::as_str).collect(), |name| vec![name]);
         for name in asked {

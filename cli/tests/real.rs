@@ -4,6 +4,7 @@ use assert_cmd::cargo::cargo_bin_cmd;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 fn scenario() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/real.toml")
@@ -84,4 +85,58 @@ fn an_agent_without_a_coordinator_says_what_it_is() {
     let output = livemig(&["agent"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("started by `livemig exec`"));
+}
+
+/// The processes that a process has started, and the network namespace of each.
+fn agents_of(process: u32) -> Vec<(String, PathBuf)> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let children: String = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()).collect();
+    let namespace = |child: &str| Some((child.to_owned(), fs::read_link(format!("/proc/{child}/ns/net")).ok()?));
+    children.split_whitespace().filter_map(namespace).collect()
+}
+
+/// Waits until it is so; false when that takes too long.
+fn comes(mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < deadline {
+        if is_so() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+#[test]
+fn a_coordinator_that_is_killed_leaves_no_process_and_no_namespace() {
+    if let Err(why) = livemig_exec::guest::kvm_available().and_then(|()| livemig_exec::doctor::network_namespaces()) {
+        println!("skipped: {why}");
+        return;
+    }
+    let ours = fs::read_link("/proc/self/ns/net").unwrap();
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("livemig"));
+    command.arg("exec").arg(scenario()).args(["--net", "namespaces", "--observe", "60s"]);
+    let mut coordinator = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    // What the coordinator starts for a moment, to set the network up, is no agent.
+    let is_agent = |(child, namespace): &(String, PathBuf)| {
+        *namespace != ours && fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == "livemig")
+    };
+    let mut agents = Vec::new();
+    let started = comes(|| {
+        agents = agents_of(coordinator.id());
+        agents.retain(is_agent);
+        agents.len() == 2
+    });
+    coordinator.kill().unwrap();
+    coordinator.wait().unwrap();
+    assert!(started, "{agents:?}");
+    assert_ne!(agents[0].1, agents[1].1, "each has a namespace of its own");
+    let in_use = |namespace: &PathBuf| {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        processes.filter_map(|p| fs::read_link(p.path().join("ns/net")).ok()).any(|of| of == *namespace)
+    };
+    assert!(comes(|| !agents.iter().any(|(_, namespace)| in_use(namespace))), "{agents:?}");
+    // One that has ended and that nobody has asked for its exit code has no program any more.
+    let ended = |child: &str| fs::read_link(format!("/proc/{child}/exe")).is_err();
+    assert!(comes(|| agents.iter().all(|(child, _)| ended(child))), "{agents:?}");
 }

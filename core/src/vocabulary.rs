@@ -251,6 +251,36 @@ pub enum Command<P> {
     Abort,
 }
 
+impl<P> Command<P> {
+    /// What is wanted, in words, without the details.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Reserve { .. } => "reserve",
+            Command::Prepare { .. } => "prepare",
+            Command::PeekDirty { .. } => "peek dirty",
+            Command::Collect { .. } => "collect",
+            Command::ReturnDirty { .. } => "return dirty",
+            Command::Send(_) => "send",
+            Command::Recall { .. } => "recall",
+            Command::SetRate { .. } => "set rate",
+            Command::Throttle { .. } => "throttle",
+            Command::Pause => "pause",
+            Command::SendState => "send state",
+            Command::DiscardStale { .. } => "discard stale",
+            Command::Resume { side: Side::Source } => "resume at source",
+            Command::Resume { side: Side::Destination } => "resume at destination",
+            Command::ServeFaults => "serve faults",
+            Command::RedirectFaults => "redirect faults",
+            Command::Reclaim { .. } => "reclaim",
+            Command::Gather { .. } => "gather",
+            Command::Watch(_) => "watch",
+            Command::Release => "release",
+            Command::Abort => "abort",
+        }
+    }
+}
+
 /// Why a [`Watch`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WatchEnd {

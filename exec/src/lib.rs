@@ -13,6 +13,7 @@
 //! | `source` | the driver of the [`Conductor`](livemig_core::conductor::Conductor): sender, streams, watches, orders to the destination |
 //! | `destination` | connections, pages that arrive, missing pages, orders carried out once |
 //! | `intermediary` | pages of others, kept until their destination has fetched them |
+//! | `net` | hosts in network namespaces, with the NICs of the scenario |
 //! | `wire` | frames, checksums, handshake, messages |
 //! | [`guest`] | a bare guest under KVM: run, pause, throttle, save, restore, count |
 //! | [`content`] | what is in its memory before it runs |
@@ -58,6 +59,7 @@ pub mod guest;
 mod intermediary;
 pub mod memory;
 mod mix;
+mod net;
 pub mod replay;
 pub mod run;
 mod source;
@@ -65,4 +67,5 @@ pub mod verify;
 mod wire;
 
 pub use error::ExecError;
+pub use net::Net;
 pub use wire::WireError;

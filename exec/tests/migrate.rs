@@ -90,7 +90,7 @@ fn rounds_are_what_the_rule_wants() {
         let live = spec.live.as_mut().expect("pre-copy copies live");
         live.stop = StopRule::FixedRounds(FixedRounds { rounds: 3 });
     });
-    let metrics = completes(&world(busy()), &fixed, &options()).metrics;
+    let metrics = completes(&world(hot()), &fixed, &options()).metrics;
     assert_eq!(metrics.rounds, 4, "three and the stopped one: {metrics:?}");
 
     let qemu = with("pre-copy", |spec| {

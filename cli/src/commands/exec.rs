@@ -1,12 +1,13 @@
 //! `livemig exec`: the strategies of a scenario side by side, measured with real guests under KVM; and the agents that it starts.
 
-use crate::args::{BatchArgs, ExecArgs};
+use crate::args::{BatchArgs, ExecArgs, NetName};
 use crate::batch::{self, Executor, Run};
 use crate::commands::compare::Blocks;
 use crate::failure::Answer;
 use crate::jobs::Job;
 use anyhow::{Context, Result};
 use livemig_core::units::{Span, Time};
+use livemig_exec::Net;
 use livemig_exec::run::{Launch, MigrationResult, Options};
 use livemig_models::world::{Scenario, World};
 use livemig_sim::RunResult;
@@ -16,10 +17,13 @@ use std::time::Duration;
 
 pub(super) fn run(args: &ExecArgs) -> Result<Answer> {
     let batch = batch_args(args);
-    let Some(loaded) = batch::load(&batch)? else { return Ok(Answer::Done) };
+    let Some(mut loaded) = batch::load(&batch)? else { return Ok(Answer::Done) };
     livemig_exec::guest::kvm_available().context(
         "real guests need KVM (load kvm_intel or kvm_amd, and be in the group of /dev/kvm); `livemig compare` simulates",
     )?;
+    if args.net == NetName::Namespaces {
+        loaded.add_option("--net namespaces");
+    }
     let machine = Machine::new(args, loaded.scenario.horizon)?;
     let mut view = Blocks::new(args.format, &loaded, args.baseline.as_deref())?;
     let tally = batch::drive(&batch, &loaded, &machine, &mut view)?;
@@ -64,6 +68,10 @@ impl Machine {
         let program = std::env::current_exe().context("this program cannot be found")?;
         let span = |length: Duration| Span::from_secs_f64(length.as_secs_f64());
         let options = Options {
+            net: match args.net {
+                NetName::Loopback => Net::Loopback,
+                NetName::Namespaces => Net::Namespaces,
+            },
             verify: !args.no_verify,
             lead: span(args.lead),
             observe: span(args.observe),
@@ -96,7 +104,15 @@ impl Executor for Machine {
 
     fn facts(&self) -> Vec<(&'static str, Value)> {
         let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        vec![("clock_error_s", facts.clock_error.as_secs_f64().into()), ("migrations", facts.migrations.clone().into())]
+        let net = match self.options.net {
+            Net::Loopback => "loopback",
+            Net::Namespaces => "namespaces",
+        };
+        vec![
+            ("net", net.into()),
+            ("clock_error_s", facts.clock_error.as_secs_f64().into()),
+            ("migrations", facts.migrations.clone().into()),
+        ]
     }
 }
 

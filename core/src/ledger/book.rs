@@ -95,6 +95,9 @@ impl Ledger {
 
     /// A command was polled from the migration.
     pub fn command<P: PageSet>(&mut self, now: Time, id: CmdId, command: &Command<P>) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.command(now, command.name());
+        }
         let order = match command {
             Command::Send(send) => Order::Send(self.send_ordered(now, send)),
             Command::Collect { into: Some(of), .. } => Order::Join { of: *of, over: None },

@@ -81,7 +81,7 @@ pub struct TimelinePoint {
     pub what: TimelineItem,
 }
 
-/// What a timeline shows. A value holds from its point to the next point of the same kind.
+/// What a timeline shows. A value holds from its point to the next point of the same kind; a command is a moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TimelineItem {
     /// The migration enters a phase.
@@ -92,4 +92,6 @@ pub enum TimelineItem {
     Work(f64),
     /// A round begins.
     Round(u32),
+    /// The migration orders this ([`Command::name`](crate::vocabulary::Command::name)).
+    Command(&'static str),
 }

@@ -199,9 +199,11 @@ fn the_timeline_is_in_the_order_of_time_without_repetitions() {
         (ms(0), TimelineItem::Work(1.0)),
         (ms(10), TimelineItem::Phase(Phase::Preparation)),
         (ms(12), TimelineItem::Phase(Phase::LiveCopy)),
+        (ms(12), TimelineItem::Command("send")),
         (ms(12), TimelineItem::Round(0)),
         (ms(12), TimelineItem::Bandwidth(Rate(5.0))),
         (ms(12), TimelineItem::Work(0.5)),
+        (ms(20), TimelineItem::Command("send")),
         (ms(20), TimelineItem::Round(1)),
     ];
     assert_eq!(got, want);

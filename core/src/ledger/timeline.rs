@@ -9,7 +9,7 @@ const FIRST: usize = 100_000;
 /// How many are kept from the end, at least; of those between, only phases.
 const LAST: usize = 10_000;
 
-/// Points as they come; a value that does not change makes no new point.
+/// Points as they come; a value that does not change makes no new point, and every command makes one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Timeline {
     points: Vec<TimelinePoint>,
@@ -32,6 +32,10 @@ impl Timeline {
         if self.round.replace(index) != Some(index) {
             self.push(at, TimelineItem::Round(index));
         }
+    }
+
+    pub(super) fn command(&mut self, at: Time, name: &'static str) {
+        self.push(at, TimelineItem::Command(name));
     }
 
     pub(super) fn work(&mut self, at: Time, rate: f64) {

@@ -2,6 +2,7 @@
 
 use crate::verify::Report;
 use crate::wire::auth::Key;
+use crate::wire::dial::Way;
 use livemig_core::conductor::Remainder;
 use livemig_core::ledger::Observation;
 use livemig_core::strategy::Spec;
@@ -66,7 +67,8 @@ pub(crate) struct Migrate {
     pub(crate) session: u32,
     pub(crate) vm: u32,
     pub(crate) spec: Spec,
-    pub(crate) destination: SocketAddr,
+    /// Connections are spread over these; never empty.
+    pub(crate) ways: Vec<Way>,
     pub(crate) key: Key,
     /// Where intermediaries are, as seen from the source and from the destination.
     pub(crate) via: Vec<(SocketAddr, SocketAddr)>,

@@ -50,6 +50,8 @@ pub fn serve_inherited() -> Result<(), ExecError> {
     let output = stream.try_clone().map_err(kernel)?;
     match serve(stream, output) {
         Ok(()) | Err(WireError::Closed) => Ok(()),
+        // A coordinator that was killed had not read everything.
+        Err(WireError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
         Err(source) => Err(ExecError::Wire { what: "coordinator", source }),
     }
 }

@@ -1,8 +1,10 @@
 //! What a scenario means for real guests: which hosts and guests there are, and what happens when.
 
+use super::Options;
 use crate::agent::message::Limits;
 use crate::error::ExecError;
 use crate::guest::GuestSpec;
+use crate::net::Net;
 use livemig_core::units::{Span, Time};
 use livemig_models::world::{HostId, Incident, Role, Strategy, VmId, World};
 
@@ -36,6 +38,10 @@ pub(super) struct Move {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mishap {
     Kill(usize),
+    /// The host's cables are pulled.
+    Cut(usize),
+    /// They are plugged in again.
+    Restore(usize),
     Cancel(usize),
 }
 
@@ -56,7 +62,7 @@ impl Cast {
     ///
     /// # Errors
     /// What real guests cannot do.
-    pub(super) fn of(world: &World, strategy: &Strategy, seed: u64, lead: Span) -> Result<Cast, ExecError> {
+    pub(super) fn of(world: &World, strategy: &Strategy, seed: u64, options: &Options) -> Result<Cast, ExecError> {
         let refuse = |what: String| Err(ExecError::Run(format!("real mode: {what}")));
         if world.drain.is_some() {
             return refuse("a drain is simulated only; migrate its VMs one by one with [migrate]".to_owned());
@@ -68,8 +74,11 @@ impl Cast {
             return refuse(format!("strategy `{}`: a selection by traffic is simulated only", strategy.name));
         }
         let channels = strategy.spec.transfer.channels;
-        if channels.nics.is_some_and(|nics| nics > 1) || channels.threads.is_some_and(|t| t != strategy.spec.transfer.streams) {
-            return refuse(format!("strategy `{}`: there is one interface, and one thread per stream", strategy.name));
+        if options.net == Net::Loopback && channels.nics.is_some_and(|nics| nics > 1) {
+            return refuse(format!("strategy `{}`: loopback is one interface; hosts in namespaces have several", strategy.name));
+        }
+        if channels.threads.is_some_and(|t| t != strategy.spec.transfer.streams) {
+            return refuse(format!("strategy `{}`: there is one thread per stream", strategy.name));
         }
         if let Some(m) = world.moves.iter().find(|m| world.vms[m.vm.0 as usize].disk.is_some()) {
             return refuse(format!("VM `{}`: disks are simulated only", world.vms[m.vm.0 as usize].name));
@@ -80,7 +89,7 @@ impl Cast {
             cast.guests.push(Guest { vm: VmId(index), host, spec: GuestSpec::from_vm(vm, seed)? });
         }
         // Later times move with the first request.
-        let shift = Span(first.0.saturating_sub(lead.0));
+        let shift = Span(first.0.saturating_sub(options.lead.0));
         let real = |at: Time| Span(at.0.saturating_sub(shift.0));
         for m in &world.moves {
             let (from, to) = (cast.host(world, world.vms[m.vm.0 as usize].host), cast.host(world, m.to));
@@ -92,9 +101,14 @@ impl Cast {
         for event in &world.events {
             let mishap = match &event.what {
                 Incident::Fail(host) => cast.index(*host).map(Mishap::Kill),
+                Incident::Cut(_) | Incident::Restore(_) if options.net == Net::Loopback => {
+                    return refuse("loopback cannot be cut; hosts in namespaces can be cut off".to_owned());
+                }
+                Incident::Cut(host) => cast.index(*host).map(Mishap::Cut),
+                Incident::Restore(host) => cast.index(*host).map(Mishap::Restore),
                 Incident::Cancel(vm) => cast.under_way(*vm, real(event.at)).map(Mishap::Cancel),
-                Incident::Cut(_) | Incident::Restore(_) | Incident::Workload(..) | Incident::Traffic(..) => {
-                    return refuse("of [[event]]s only `fail` and `cancel` happen to real guests".to_owned());
+                Incident::Workload(..) | Incident::Traffic(..) => {
+                    return refuse("the load of a guest changes with its workload's phases, not by an [[event]]".to_owned());
                 }
             };
             cast.mishaps.extend(mishap.map(|m| (real(event.at), m)));

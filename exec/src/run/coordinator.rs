@@ -1,6 +1,6 @@
 //! The coordinator: it starts agents, orders what the scenario wants, and follows what happens.
 
-use super::cast::{Cast, Mishap};
+use super::cast::{Cast, Mishap, Move};
 use super::launch::{Agent, News, set_clock, unexpected};
 use super::shadow::Shadow;
 use super::work::Work;
@@ -8,7 +8,9 @@ use super::{MigrationResult, Options, RunResult};
 use crate::agent::message::{FromAgent, Migrate, ToAgent};
 use crate::clock::Clock;
 use crate::error::ExecError;
+use crate::net::Fabric;
 use crate::wire::auth::Key;
+use crate::wire::dial::Way;
 use livemig_core::machine::Phase;
 use livemig_core::units::{Span, Time};
 use livemig_models::world::Strategy;
@@ -41,6 +43,8 @@ pub(super) struct Coordinator<'a> {
     pub(super) options: &'a Options,
     pub(super) clock: Clock,
     pub(super) agents: Vec<Agent>,
+    /// The network that hosts are in, unless it is this machine's loopback.
+    fabric: Option<Fabric>,
     pub(super) news: mpsc::Receiver<(usize, News)>,
     pub(super) courses: Vec<Course>,
     mishaps: usize,
@@ -58,11 +62,17 @@ pub(super) struct Coordinator<'a> {
 
 impl<'a> Coordinator<'a> {
     /// Starts agents and guests.
-    pub(super) fn start(cast: &'a Cast, strategy: &'a Strategy, options: &'a Options) -> Result<Coordinator<'a>, ExecError> {
+    pub(super) fn start(
+        cast: &'a Cast,
+        strategy: &'a Strategy,
+        options: &'a Options,
+        fabric: Option<Fabric>,
+    ) -> Result<Coordinator<'a>, ExecError> {
         let (sender, news) = mpsc::channel();
         let mut agents = Vec::new();
         for (index, host) in cast.hosts.iter().enumerate() {
-            agents.push(Agent::start(&host.name, &options.launch, index, &sender)?);
+            let place = fabric.as_ref().map(|fabric| fabric.namespace(index));
+            agents.push(Agent::start(&host.name, &options.launch, index, &sender, place)?);
         }
         let courses = cast.moves.iter().zip(&cast.via).map(|(m, via)| {
             let memory = cast.guests[m.vm.0 as usize].spec.memory;
@@ -84,6 +94,7 @@ impl<'a> Coordinator<'a> {
             options,
             clock: Clock::starting_now(),
             agents,
+            fabric,
             news,
             courses: courses.collect(),
             mishaps: 0,
@@ -114,9 +125,7 @@ impl<'a> Coordinator<'a> {
             let takes_in = self.cast.moves.iter().any(|m| m.to == index);
             let stages = self.cast.via.iter().any(|via| via.contains(&index));
             if takes_in || stages {
-                let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-                let listen = ToAgent::Listen { address: any, key, limits: self.cast.hosts[index].limits };
-                let FromAgent::Listening { address } = self.ask(index, &listen)? else { return Err(unexpected()) };
+                let address = self.listen_at(index, key)?;
                 self.destinations[index] = takes_in.then(|| through(self.options.route.as_ref(), address));
                 self.stages[index] = stages.then(|| through(self.options.via_route.as_ref(), address));
             }
@@ -209,6 +218,11 @@ impl<'a> Coordinator<'a> {
             self.mishaps += 1;
             match mishap {
                 Mishap::Kill(host) => self.agents[host].kill(),
+                Mishap::Cut(host) | Mishap::Restore(host) => {
+                    if let Some(fabric) = &self.fabric {
+                        fabric.cut(host, matches!(mishap, Mishap::Cut(_)))?;
+                    }
+                }
                 Mishap::Cancel(index) => {
                     let from = self.cast.moves[index].from;
                     self.agents[from].tell(&ToAgent::Cancel { session: session(index) })?;
@@ -221,10 +235,11 @@ impl<'a> Coordinator<'a> {
     /// The source agent gets ready, and the guest is observed from now on; what it did so far is the baseline.
     fn begin(&mut self, index: usize) -> Result<(), ExecError> {
         let m = self.cast.moves[index];
-        let (destination, key) = (self.destinations[m.to].ok_or_else(unexpected)?, self.key.ok_or_else(unexpected)?);
+        let destination = self.destinations[m.to].ok_or_else(unexpected)?;
+        let (ways, key) = (self.ways(m, destination), self.key.ok_or_else(unexpected)?);
         let stage = |&host: &usize| self.stages[host].map(|address| (address, address)).ok_or_else(unexpected);
         let via = self.cast.via[index].iter().map(stage).collect::<Result<_, _>>()?;
-        let migrate = Migrate { session: session(index), vm: m.vm.0, spec: self.strategy.spec.clone(), destination, key, via };
+        let migrate = Migrate { session: session(index), vm: m.vm.0, spec: self.strategy.spec.clone(), ways, key, via };
         self.ask(m.from, &ToAgent::Migrate(Box::new(migrate)))?;
         self.courses[index].begun = true;
         if let FromAgent::Gap { gap } = self.ask(m.from, &ToAgent::TakeGap { vm: m.vm.0 })? {
@@ -236,6 +251,34 @@ impl<'a> Coordinator<'a> {
             shadow.observe(begins);
         }
         Ok(())
+    }
+
+    /// Has a host listen for those who know the key; where others reach it.
+    fn listen_at(&mut self, host: usize, key: Key) -> Result<SocketAddr, ExecError> {
+        let (own, mut limits) = (Ipv4Addr::LOCALHOST, self.cast.hosts[host].limits);
+        let mut any = SocketAddr::new(IpAddr::V4(own), 0);
+        if self.fabric.is_some() {
+            // The network holds the limit of what it receives.
+            limits.reception = None;
+            any.set_ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        }
+        let FromAgent::Listening { mut address } = self.ask(host, &ToAgent::Listen { address: any, key, limits })? else {
+            return Err(unexpected());
+        };
+        if let Some(fabric) = &self.fabric {
+            address.set_ip(fabric.address(host));
+        }
+        Ok(address)
+    }
+
+    /// By which ways a migration's connections go.
+    fn ways(&self, m: Move, destination: SocketAddr) -> Vec<Way> {
+        let transfer = &self.strategy.spec.transfer;
+        let most = transfer.channels.nics.unwrap_or(u16::MAX).min(transfer.streams);
+        self.fabric.as_ref().map_or_else(
+            || vec![Way::to(destination)],
+            |fabric| fabric.ways((m.from, m.to), destination.port(), usize::from(most), m.vm.0 as usize),
+        )
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::agent::message::{FromAgent, ToAgent};
 use crate::clock::{Clock, Exchange, offset_of};
 use crate::error::ExecError;
+use crate::net::Namespace;
 use crate::wire::WireError;
 use crate::wire::frame::{FrameReader, FrameWriter};
 use livemig_core::units::Span;
@@ -46,17 +47,27 @@ pub(super) enum News {
 }
 
 impl Agent {
-    /// Starts a process; what it says comes out of `news` with `index`.
-    pub(super) fn start(name: &str, launch: &Launch, index: usize, news: &mpsc::Sender<(usize, News)>) -> Result<Agent, ExecError> {
+    /// Starts a process, in `place` if it has one; what it says comes out of `news` with `index`.
+    pub(super) fn start(
+        name: &str,
+        launch: &Launch,
+        index: usize,
+        news: &mpsc::Sender<(usize, News)>,
+        place: Option<&Namespace>,
+    ) -> Result<Agent, ExecError> {
         let kernel = |call| move |source| ExecError::Kernel { call, source };
         let (here, there) = UnixStream::pair().map_err(kernel("socketpair"))?;
-        let child = Command::new(&launch.program)
+        let mut command = Command::new(&launch.program);
+        command
             .args(&launch.args)
             .envs(launch.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::from(OwnedFd::from(there)))
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(|e| ExecError::Run(format!("agent of host `{name}`: {}: {e}", launch.program.display())))?;
+            .stdout(Stdio::null());
+        if let Some(namespace) = place {
+            namespace.place(&mut command);
+        }
+        let child =
+            command.spawn().map_err(|e| ExecError::Run(format!("agent of host `{name}`: {}: {e}", launch.program.display())))?;
         let input = here.try_clone().map_err(kernel("dup of a socket"))?;
         let news = news.clone();
         let body = move || {

@@ -28,6 +28,7 @@ mod work;
 pub use launch::Launch;
 
 use crate::error::ExecError;
+use crate::net::{Fabric, Net};
 use crate::verify::Report;
 use livemig_core::ledger::{Metrics, RoundRecord, TimelinePoint};
 use livemig_core::machine::Phase;
@@ -46,6 +47,8 @@ pub type Route = Arc<dyn Fn(SocketAddr) -> SocketAddr + Send + Sync>;
 pub struct Options {
     /// How agents are started.
     pub launch: Launch,
+    /// How their hosts are connected.
+    pub net: Net,
     /// Compare every byte of every guest's memory with its replay at the end.
     pub verify: bool,
     /// Guests run for at most this long before the first migration is requested, whatever the scenario says; all later times
@@ -57,7 +60,7 @@ pub struct Options {
     pub horizon: Span,
     /// Keep a timeline per migration.
     pub timeline: bool,
-    /// How the source reaches the destination, when not directly.
+    /// How the source reaches the destination, when not directly; on loopback only.
     pub route: Option<Route>,
     /// The same for intermediaries, on the way from the source and from the destination.
     pub via_route: Option<Route>,
@@ -71,6 +74,7 @@ impl Options {
     pub fn new(launch: Launch) -> Options {
         Options {
             launch,
+            net: Net::Loopback,
             verify: true,
             lead: Span::from_secs(10),
             observe: Span::from_secs(2),
@@ -87,6 +91,7 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("launch", &self.launch)
+            .field("net", &self.net)
             .field("verify", &self.verify)
             .field("lead", &self.lead)
             .field("observe", &self.observe)
@@ -151,10 +156,20 @@ impl MigrationResult {
 /// Makes the migrations of a world by a strategy, with real guests.
 ///
 /// # Errors
-/// No KVM, a scenario that real mode cannot do (it says what), an agent that cannot be started or failed outside of what the
+/// No KVM, a scenario that real mode cannot do (it says what), a network that cannot be made, an agent that cannot be started or failed outside of what the
 /// scenario says, or a migration that did not do what the core says. A migration that does not complete is a result, not an error.
 pub fn run(world: &World, strategy: &Strategy, seed: u64, options: &Options) -> Result<RunResult, ExecError> {
     crate::guest::kvm_available()?;
-    let cast = cast::Cast::of(world, strategy, seed, options.lead)?;
-    coordinator::Coordinator::start(&cast, strategy, options)?.run()
+    let cast = cast::Cast::of(world, strategy, seed, options)?;
+    let fabric = match options.net {
+        Net::Loopback => None,
+        Net::Namespaces if options.route.is_some() => {
+            return Err(ExecError::Run("a route leads through this machine, and hosts in namespaces are not on it".to_owned()));
+        }
+        Net::Namespaces => {
+            let hosts: Vec<_> = cast.hosts.iter().map(|host| &world.hosts[host.id.0 as usize]).collect();
+            Some(Fabric::build(&hosts, &world.racks)?)
+        }
+    };
+    coordinator::Coordinator::start(&cast, strategy, options, fabric)?.run()
 }

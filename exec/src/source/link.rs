@@ -5,6 +5,7 @@ use super::sender::{Batch, Sender};
 use super::sends::Lane;
 use crate::wire::WireError;
 use crate::wire::auth::{self, Greeting, Key, Role};
+use crate::wire::dial::Way;
 use crate::wire::frame::{FrameReader, FrameWriter, Header, Kind, SILENCE};
 use crate::wire::message::Message;
 use crate::wire::pages::PageSender;
@@ -17,17 +18,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longest wait for a connection to be set up.
-const CONNECT: Duration = Duration::from_secs(3);
 /// Between two attempts to set connections up again.
 const RETRY: Duration = Duration::from_millis(50);
 /// How long a read waits before it looks whether there has been silence.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Where the destination is, and how it is to be talked to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Target {
-    pub(super) address: SocketAddr,
+    /// Streams are spread over these; control and faults take the first. Never empty.
+    pub(super) ways: Vec<Way>,
     pub(super) key: Key,
     pub(super) session: u32,
     pub(super) streams: u16,
@@ -51,6 +51,11 @@ pub(super) struct Unconnected {
 }
 
 impl Target {
+    /// Where the destination listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.ways[0].to
+    }
+
     /// Sets all connections up, once.
     fn connect(&self, epoch: u32) -> Result<Connections, Unconnected> {
         let open = |role| self.open(role, epoch).map_err(Unconnected::from);
@@ -60,7 +65,11 @@ impl Target {
     }
 
     pub(super) fn open(&self, role: Role, epoch: u32) -> Result<TcpStream, WireError> {
-        let mut stream = TcpStream::connect_timeout(&self.address, CONNECT)?;
+        let way = match role {
+            Role::Stream(index) => usize::from(index) % self.ways.len(),
+            Role::Control | Role::Fault | Role::Stage | Role::Fetch { .. } => 0,
+        };
+        let mut stream = self.ways[way].dial()?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;

@@ -148,10 +148,10 @@ impl Driver {
         news: mpsc::Sender<Input>,
         inputs: mpsc::Receiver<Input>,
     ) -> Result<Driver, ExecError> {
-        let Migrate { session, vm, spec, destination, key, via } = migrate;
+        let Migrate { session, vm, spec, ways, key, via } = migrate;
         let memory = guest.memory()?;
         let bytes = Bytes::from_pages(memory.pages());
-        let target = Target { address: destination, key, session, streams: spec.transfer.streams };
+        let target = Target { ways, key, session, streams: spec.transfer.streams };
         let sender = Arc::new(Sender::new(memory, news.clone()));
         sender.use_intermediaries(via.len());
         Ok(Driver {
@@ -300,7 +300,7 @@ impl Driver {
     }
 
     fn connect(&mut self, again: bool) {
-        let target = self.target;
+        let target = self.target.clone();
         if let Err(error) = target.connect_in_background(self.epochs.clone(), again, self.news.clone()) {
             self.warn(&format!("connecting: {error}"));
         }
@@ -331,7 +331,7 @@ impl Driver {
 
     fn unconnected(&mut self, unconnected: &Unconnected) {
         if let Some(id) = self.reserving.take() {
-            self.warn(&format!("no connection to the destination at {}: {}", self.target.address, unconnected.why));
+            self.warn(&format!("no connection to the destination at {}: {}", self.target.address(), unconnected.why));
             self.dead = true;
             self.fail(id, Failure::Unreachable(Peer::Destination));
             return;

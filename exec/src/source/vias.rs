@@ -4,6 +4,7 @@ use super::Driver;
 use super::link::{Target, Unconnected};
 use super::stage_link::{self, StageLink, StageNews};
 use crate::wire::WireError;
+use crate::wire::dial::Way;
 use crate::wire::message::Order;
 use livemig_core::ledger::Observation;
 use livemig_core::machine::{Migration, Outcome};
@@ -149,7 +150,7 @@ impl Driver {
         let Some(via) = self.vias.get(v) else { return };
         via.epoch += 1;
         via.standing = Standing::Connecting;
-        let target = Target { address: via.address, key, session, streams: 0 };
+        let target = Target { ways: vec![Way::to(via.address)], key, session, streams: 0 };
         if let Err(error) = stage_link::connect_in_background(target, v, via.epoch, news) {
             self.warn(&format!("connecting: {error}"));
             self.stage_again(v);

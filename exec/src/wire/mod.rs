@@ -14,6 +14,7 @@
 //! carried out once.
 
 pub(crate) mod auth;
+pub(crate) mod dial;
 pub(crate) mod frame;
 pub(crate) mod message;
 pub(crate) mod pages;

@@ -6,6 +6,7 @@
 
 use super::WireError;
 use super::auth::{self, Greeting, Key};
+use super::dial::Way;
 use super::frame::SILENCE;
 use super::pages::MAX_PAGES;
 use livemig_core::push_plan::Extent;
@@ -45,7 +46,7 @@ impl StageMessage {
 
 /// Connects to an intermediary.
 pub(crate) fn connect(address: SocketAddr, greeting: Greeting, key: &Key) -> Result<TcpStream, WireError> {
-    let mut stream = TcpStream::connect_timeout(&address, SILENCE)?;
+    let mut stream = Way::to(address).dial()?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;

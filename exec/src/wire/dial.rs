@@ -1,0 +1,55 @@
+//! How a source reaches a destination: by which addresses, and the connection itself.
+
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// One way from a source to a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Way {
+    /// The address to leave from; `None` for whichever the system takes.
+    pub(crate) from: Option<IpAddr>,
+    /// Where the destination listens.
+    pub(crate) to: SocketAddr,
+}
+
+impl Way {
+    /// The way that the system chooses.
+    pub(crate) fn to(to: SocketAddr) -> Way {
+        Way { from: None, to }
+    }
+
+    /// Connects.
+    pub(crate) fn dial(&self) -> io::Result<TcpStream> {
+        let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, None)?;
+        if let Some(from) = self.from {
+            socket.bind(&SocketAddr::new(from, 0).into())?;
+        }
+        socket.connect_timeout(&self.to.into(), CONNECT)?;
+        Ok(socket.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    #[test]
+    fn connections_leave_from_the_address_that_they_are_to_leave_from() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let to = listener.local_addr().unwrap();
+        let other = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
+        for (from, expected) in [(None, IpAddr::V4(Ipv4Addr::LOCALHOST)), (Some(other), other)] {
+            let _out = Way { from, to }.dial().unwrap();
+            assert_eq!(listener.accept().unwrap().1.ip(), expected);
+        }
+        drop(listener);
+        assert_eq!(Way::to(to).dial().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
