@@ -70,6 +70,13 @@ pub struct Channels {
     pub threads: Option<u16>,
     /// Threads that map guest memory lock the range that they map, and not the whole address space (Song et al., VEE 2013).
     pub range_lock: bool,
+    /// Each stage that a page passes through at an end has `threads` of its own, so that stages of different pages overlap; without,
+    /// a thread takes its pages through all of them.
+    pub pipeline: bool,
+    /// Pages are compressed one by one.
+    pub compress: bool,
+    /// Pages are encrypted.
+    pub encrypt: bool,
 }
 
 /// Why pages are sent; the ledger counts bytes by it.

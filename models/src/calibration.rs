@@ -38,6 +38,22 @@ pub struct Calibration {
     pub send_per_page: Span,
     /// Sender's time to map a page of guest memory, which threads without range locks do one after the other. Zero for no bound.
     pub map_per_page: Span,
+    /// The time in which one thread finds a dirty page and hands it to those that send; it does so beside them. Zero for no bound.
+    pub scan_per_page: Span,
+    /// Sender's time per page and thread to see whether it is all zeros. Zero for no bound.
+    pub check_per_page: Span,
+    /// Sender's time per page and thread to compress it.
+    pub compress_per_page: Span,
+    /// Time per page and thread to encrypt it, and at the other end to decrypt it.
+    pub encrypt_per_page: Span,
+    /// Receiver's time per page and thread. Zero for no bound.
+    pub receive_per_page: Span,
+    /// Receiver's time per page and thread to decompress it.
+    pub decompress_per_page: Span,
+    /// Receiver's time per page and thread to bring it into guest memory. Zero for no bound.
+    pub apply_per_page: Span,
+    /// Size of a page once it is compressed, as a share, of VMs that say nothing; above 0.
+    pub compressed: f64,
     /// Wire bytes beside the content of each page.
     pub page_header: Bytes,
     /// Wire bytes of a page of zeros.
@@ -189,6 +205,22 @@ keys! {
     send_per_page: Span => std::convert::identity,
     /// Sender's time to map a page of guest memory, which threads without range locks do one after the other. Zero for no bound.
     map_per_page: Span => std::convert::identity,
+    /// The time in which one thread finds a dirty page and hands it to those that send; it does so beside them. Zero for no bound.
+    scan_per_page: Span => std::convert::identity,
+    /// Sender's time per page and thread to see whether it is all zeros. Zero for no bound.
+    check_per_page: Span => std::convert::identity,
+    /// Sender's time per page and thread to compress it.
+    compress_per_page: Span => std::convert::identity,
+    /// Time per page and thread to encrypt it, and at the other end to decrypt it.
+    encrypt_per_page: Span => std::convert::identity,
+    /// Receiver's time per page and thread. Zero for no bound.
+    receive_per_page: Span => std::convert::identity,
+    /// Receiver's time per page and thread to decompress it.
+    decompress_per_page: Span => std::convert::identity,
+    /// Receiver's time per page and thread to bring it into guest memory. Zero for no bound.
+    apply_per_page: Span => std::convert::identity,
+    /// Size of a page once it is compressed, as a share, of VMs that say nothing; above 0.
+    compressed: Fraction => |f: Fraction| f.0,
     /// Wire bytes beside the content of each page.
     page_header: Bytes => std::convert::identity,
     /// Wire bytes of a page of zeros.
@@ -222,6 +254,14 @@ impl Keys {
             fault_service: Span::ZERO,
             send_per_page: Span::ZERO,
             map_per_page: Span::ZERO,
+            scan_per_page: Span::ZERO,
+            check_per_page: Span::ZERO,
+            compress_per_page: Span::ZERO,
+            encrypt_per_page: Span::ZERO,
+            receive_per_page: Span::ZERO,
+            decompress_per_page: Span::ZERO,
+            apply_per_page: Span::ZERO,
+            compressed: 1.0,
             page_header: Bytes::ZERO,
             zero_page: Bytes::ZERO,
             control_message: Bytes::ZERO,
@@ -248,6 +288,9 @@ impl Keys {
         let above_zero = |key: &str, line: Option<u32>| Fault::at(line.unwrap_or(0), key, "must be above zero");
         if base.goodput <= 0.0 {
             return Err(above_zero("goodput", self.goodput.as_ref().map(|at| at.line)));
+        }
+        if base.compressed <= 0.0 {
+            return Err(above_zero("compressed", self.compressed.as_ref().map(|at| at.line)));
         }
         if base.swap.0 <= 0.0 {
             return Err(above_zero("swap", self.swap.as_ref().map(|at| at.line)));

@@ -219,12 +219,13 @@ impl<F: Fidelity> Engine<'_, F> {
     pub(crate) fn wire_price(&self, m: u32, region: Region, first: bool) -> WirePrice {
         let drive = &self.drives[m as usize];
         let (vm, c) = (&self.world.vms[drive.vm.0 as usize], &self.world.calibration);
-        let zeros = match (region, &vm.disk) {
-            (Region::Disk, Some(disk)) => disk.zero_share * disk.size.0 as f64,
-            (Region::Memory | Region::Disk, _) => vm.zero_share * vm.memory.0 as f64,
+        let (zeros, compressed) = match (region, &vm.disk) {
+            (Region::Disk, Some(disk)) => (disk.zero_share * disk.size.0 as f64, disk.compressed),
+            (Region::Memory | Region::Disk, _) => (vm.zero_share * vm.memory.0 as f64, vm.compressed),
         };
         let elided = if first && drive.elide_zero_pages { zeros } else { 0.0 };
-        WirePrice { elided, header: c.page_header, mark: c.zero_page }
+        let content = if drive.channels.compress { compressed } else { 1.0 };
+        WirePrice { elided, content, header: c.page_header, mark: c.zero_page }
     }
 
     pub(crate) fn start_state(&mut self, m: u32, id: CmdId) {
@@ -266,6 +267,7 @@ impl<F: Fidelity> Engine<'_, F> {
     }
 
     pub(crate) fn note_rate(&mut self, m: u32) {
+        self.load_changed(m);
         let (now, drive) = (self.now, &mut self.drives[m as usize]);
         if drive.session.keeps_timeline() {
             let rate = Rate(if drive.carrier.queue.is_empty() { 0.0 } else { drive.carrier.ways.wire_rate() });

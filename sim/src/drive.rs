@@ -366,7 +366,11 @@ impl<F: Fidelity> Engine<'_, F> {
         placed.stop_tracking();
         placed.guest.set_share(livemig_core::units::Share::FULL);
         if !drive.held.is_empty() || placed.guest.staged() > 0.0 {
-            let path = FaultPath { latency: c.latency, service: c.fault_service, order: drive.order };
+            let handling = |applies: bool, cost: Span| if applies { cost } else { Span::ZERO };
+            let packing = handling(drive.channels.compress, c.compress_per_page + c.decompress_per_page);
+            let sealing = handling(drive.channels.encrypt, c.encrypt_per_page.times(2));
+            let service = c.fault_service + packing + sealing;
+            let path = FaultPath { latency: c.latency, service, order: drive.order };
             placed.guest.become_incomplete(&drive.held, path);
         }
         let at = self.now;

@@ -102,6 +102,8 @@ pub(crate) struct Engine<'a, F: Fidelity> {
     pub(crate) loose: Vec<u32>,
     /// Migrations with several ways whose rates have changed.
     pub(crate) unbalanced: Vec<u32>,
+    /// Hosts short of cores whose migrations send at other rates.
+    pub(crate) strained: Vec<HostId>,
     pub(crate) net_changed: bool,
     pub(crate) rng: Pcg64Mcg,
     pub(crate) draining: Option<Draining>,
@@ -154,6 +156,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             traffic_of: vec![Vec::new(); world.vms.len()],
             loose: Vec::new(),
             unbalanced: Vec::new(),
+            strained: Vec::new(),
             net_changed: false,
             rng: Pcg64Mcg::seed_from_u64(settings.seed),
             draining: Draining::of(world),
@@ -270,6 +273,9 @@ impl<'a, F: Fidelity> Engine<'a, F> {
                 self.drop_unused_flows(m);
             }
             if !self.net_changed {
+                while let Some(host) = self.strained.pop() {
+                    self.feel_load(host);
+                }
                 return;
             }
             self.net_changed = false;

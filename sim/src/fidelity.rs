@@ -87,6 +87,8 @@ pub(crate) struct FaultPath {
 pub(crate) struct WirePrice {
     /// Bytes at the end of memory that are pages of zeros, each sent as a mark.
     pub(crate) elided: f64,
+    /// Bytes per byte of the content of a page.
+    pub(crate) content: f64,
     /// Bytes beside the content of a page.
     pub(crate) header: Bytes,
     /// Bytes of the mark.

@@ -72,21 +72,22 @@ impl Gathering {
 }
 
 impl<F: Fidelity> Engine<'_, F> {
-    /// Wire bytes per byte of a page with its header.
-    pub(crate) fn page_factor(&self) -> f64 {
-        1.0 + self.world.calibration.page_header.0 as f64 / PAGE_SIZE as f64
+    /// Wire bytes per byte of a page of a migration, with its header.
+    pub(crate) fn page_factor(&self, m: u32) -> f64 {
+        let price = self.wire_price(m, Region::Memory, false);
+        price.content + price.header.0 as f64 / PAGE_SIZE as f64
     }
 
     /// Bytes of pages per second that a reader makes of a flow's wire bytes per second.
-    fn read_rate(&self, wire: f64) -> f64 {
-        let pages = wire / self.page_factor();
+    fn read_rate(&self, m: u32, wire: f64) -> f64 {
+        let pages = wire / self.page_factor(m);
         pages / (1.0 + pages * self.world.calibration.gather_per_page.as_secs_f64() / PAGE_SIZE as f64)
     }
 
     /// The wire rate of which a reader makes so many bytes of pages per second; `None` when it never makes so many.
-    fn wire_rate_to_read(&self, pages: f64) -> Option<f64> {
+    fn wire_rate_to_read(&self, m: u32, pages: f64) -> Option<f64> {
         let idle = 1.0 - pages * self.world.calibration.gather_per_page.as_secs_f64() / PAGE_SIZE as f64;
-        (idle > 0.0).then(|| pages / idle * self.page_factor())
+        (idle > 0.0).then(|| pages / idle * self.page_factor(m))
     }
 
     /// The destination begins to fetch.
@@ -116,7 +117,7 @@ impl<F: Fidelity> Engine<'_, F> {
     /// The network gives a fetch another rate.
     pub(crate) fn fetch_rate_changed(&mut self, m: u32, flow: FlowId, rate: f64) {
         self.sync(m);
-        let read = self.read_rate(rate);
+        let read = self.read_rate(m, rate);
         let gathering = &mut self.drives[m as usize].gathering;
         if let Some(fetch) = gathering.fetches.iter_mut().find(|f| f.flow == flow) {
             fetch.rate = read;
@@ -150,7 +151,7 @@ impl<F: Fidelity> Engine<'_, F> {
             .fetches
             .iter()
             .map(|f| {
-                let passing = || self.wire_rate_to_read(drive.carrier.ways.via_rate(f.via) / factor / count(f.via));
+                let passing = || self.wire_rate_to_read(m, drive.carrier.ways.via_rate(f.via) / factor / count(f.via));
                 let there = if waiting(f.via) { None } else { passing() };
                 (f.flow, [limit, there].into_iter().flatten().min_by(f64::total_cmp))
             })

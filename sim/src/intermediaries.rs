@@ -62,7 +62,7 @@ impl<F: Fidelity> Engine<'_, F> {
 
     /// Tells the ledger what is staged. The migration is at the present.
     pub(crate) fn note_stage(&mut self, m: u32) {
-        let factor = self.page_factor();
+        let factor = self.page_factor(m);
         let drive = &mut self.drives[m as usize];
         let guest = &self.guests[drive.vm.0 as usize].guest;
         for via in 0..drive.via.len() as u16 {
@@ -77,7 +77,7 @@ impl<F: Fidelity> Engine<'_, F> {
     /// The destination is told where pages are that have gone to intermediaries, so many wire bytes of them.
     pub(crate) fn announce_locations(&mut self, m: u32, scattered: f64) {
         if scattered > 0.0 {
-            let pages = (scattered / self.page_factor() / PAGE).ceil() as u64;
+            let pages = (scattered / self.page_factor(m) / PAGE).ceil() as u64;
             let bytes = Bytes(pages * self.world.calibration.location_message.0);
             self.drives[m as usize].session.observe(Observation::Control(bytes));
             self.note_stage(m);

@@ -19,6 +19,7 @@ mod placed;
 pub mod queue;
 mod sample;
 mod selection;
+mod threads;
 mod traffic;
 mod watcher;
 mod ways;

@@ -9,9 +9,7 @@
 use crate::engine::{Engine, Owner};
 use crate::fidelity::{Fidelity, Lanes};
 use crate::network::FlowId;
-use livemig_core::units::PAGE_SIZE;
 use livemig_core::vocabulary::{Region, Routes};
-use livemig_models::world::HostId;
 
 /// One flow of the network.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +49,16 @@ const SAME_LEVEL: f64 = 1e-6;
 impl Ways {
     pub(crate) fn streams(&self) -> u16 {
         self.streams
+    }
+
+    /// What the transfer is of for which they were made.
+    pub(crate) fn region(&self) -> Option<Region> {
+        self.region
+    }
+
+    /// Wire bytes per second straight to the destination.
+    pub(crate) fn direct_rate(&self) -> f64 {
+        self.direct
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -179,6 +187,7 @@ impl<F: Fidelity> Engine<'_, F> {
             self.add_lanes(m, Some(via), weight / routes.via.len() as f64);
         }
         self.drives[m as usize].carrier.ways.add_up();
+        self.claim_cores(m);
         self.cap_flows(m);
     }
 
@@ -217,21 +226,6 @@ impl<F: Fidelity> Engine<'_, F> {
         }
     }
 
-    /// Wire bytes per second that the migration's threads handle; `None` where that costs nothing.
-    ///
-    /// N threads on cores of their own handle N pages at once. Under the address-space lock they map one after the other, so that a page
-    /// takes (c_send + N c_map) / N; with range locks they map side by side, and it takes (c_send + c_map) / N (after Song et al., VEE 2013).
-    fn processing_rate(&self, m: u32) -> Option<f64> {
-        let c = &self.world.calibration;
-        let drive = &self.drives[m as usize];
-        let cores = |host: HostId| self.world.hosts[host.0 as usize].cores;
-        let threads = u32::from(drive.channels.threads.unwrap_or(drive.carrier.ways.streams));
-        let threads = f64::from(threads.min(cores(drive.source)).min(cores(drive.destination)));
-        let waiting = if drive.channels.range_lock { 1.0 } else { threads };
-        let per_page = c.send_per_page.as_secs_f64() + waiting * c.map_per_page.as_secs_f64();
-        (per_page > 0.0).then(|| threads * PAGE_SIZE as f64 / per_page)
-    }
-
     /// Gives the flows to intermediaries the weight, and under a limit the rate, that the direct way leaves them.
     pub(crate) fn balance_ways(&mut self, m: u32) {
         if !self.drives.has(m) || !self.drives[m as usize].carrier.ways.is_mixed() {
@@ -266,6 +260,7 @@ impl<F: Fidelity> Engine<'_, F> {
             return;
         }
         self.sync(m);
+        self.leave_cores(m);
         for lane in std::mem::take(&mut self.drives[m as usize].carrier.ways).flows {
             self.remove_flow(lane.flow);
         }

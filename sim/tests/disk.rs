@@ -17,7 +17,7 @@ const LINE: f64 = GIB / 10.0;
 /// A guest of 1 GiB that writes no memory, with a disk.
 fn world(size: Bytes, workload: Workload) -> World {
     let mut world = one_vm(Bytes::from_gib(1), Workload::Idle, LINE);
-    world.vms[0].disk = Some(Box::new(Disk { size, workload, zero_share: 0.0 }));
+    world.vms[0].disk = Some(Box::new(Disk { size, workload, zero_share: 0.0, compressed: 1.0 }));
     world
 }
 

@@ -410,8 +410,12 @@ fn intermediaries_are_chosen_for_every_vm_that_leaves() {
 fn a_drain_moves_disks_too() {
     let mut world = world(&[&[1, 1], &[]], 2);
     for vm in &mut world.vms {
-        vm.disk =
-            Some(Box::new(livemig_models::world::Disk { size: Bytes::from_gib(2), workload: Workload::Idle, zero_share: 0.0 }));
+        vm.disk = Some(Box::new(livemig_models::world::Disk {
+            size: Bytes::from_gib(2),
+            workload: Workload::Idle,
+            zero_share: 0.0,
+            compressed: 1.0,
+        }));
     }
     world.drain = Some(drain(&[0], &[1]));
     let result = run(&world, &pre_copy());

@@ -80,6 +80,10 @@ impl Cast {
         if channels.threads.is_some_and(|t| t != strategy.spec.transfer.streams) {
             return refuse(format!("strategy `{}`: there is one thread per stream", strategy.name));
         }
+        if channels.compress || channels.encrypt || channels.pipeline {
+            let what = "pages are neither compressed nor encrypted, and go through all stages on one thread";
+            return refuse(format!("strategy `{}`: {what}", strategy.name));
+        }
         if let Some(m) = world.moves.iter().find(|m| world.vms[m.vm.0 as usize].disk.is_some()) {
             return refuse(format!("VM `{}`: disks are simulated only", world.vms[m.vm.0 as usize].name));
         }

@@ -180,6 +180,8 @@ pub struct Vm {
     pub traffic: Traffic,
     /// Share of its memory that is pages of zeros.
     pub zero_share: f64,
+    /// Size of a page once it is compressed, as a share; above 0.
+    pub compressed: f64,
     /// Its disk, where that is moved with it; without, it has none or shares its storage with the destination.
     pub disk: Option<Box<Disk>>,
 }
@@ -193,6 +195,8 @@ pub struct Disk {
     pub workload: Workload,
     /// Share of it that is blocks of zeros.
     pub zero_share: f64,
+    /// Size of a block once it is compressed, as a share; above 0.
+    pub compressed: f64,
 }
 
 /// Network traffic of a guest with hosts outside of the scenario.

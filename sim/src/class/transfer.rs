@@ -17,7 +17,7 @@ impl WireCost {
     /// Pages with content: the page and its header. Of the memory `all`, what is elided takes only a mark per page.
     fn new(all: &Counted, price: WirePrice) -> WireCost {
         let page = PAGE_SIZE as f64;
-        let full = (page + price.header.0 as f64) / page;
+        let full = (page * price.content + price.header.0 as f64) / page;
         let mark = price.mark.0 as f64 / page;
         let mut left = price.elided;
         let mut factor = [full; CLASSES];

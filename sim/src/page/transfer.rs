@@ -23,7 +23,7 @@ struct WireCost {
 impl WireCost {
     fn new(pages: u64, price: WirePrice) -> WireCost {
         let elided = ((price.elided / PAGE) as u64).min(pages);
-        WireCost { page: PAGE + price.header.0 as f64, mark: price.mark.0 as f64, marks_from: pages - elided }
+        WireCost { page: PAGE * price.content + price.header.0 as f64, mark: price.mark.0 as f64, marks_from: pages - elided }
     }
 
     fn of(&self, page: PageIndex) -> f64 {

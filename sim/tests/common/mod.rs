@@ -25,6 +25,14 @@ pub(crate) fn ideal() -> Calibration {
         fault_service: Span::ZERO,
         send_per_page: Span::ZERO,
         map_per_page: Span::ZERO,
+        scan_per_page: Span::ZERO,
+        check_per_page: Span::ZERO,
+        compress_per_page: Span::ZERO,
+        encrypt_per_page: Span::ZERO,
+        receive_per_page: Span::ZERO,
+        decompress_per_page: Span::ZERO,
+        apply_per_page: Span::ZERO,
+        compressed: 1.0,
         page_header: Bytes::ZERO,
         zero_page: Bytes::ZERO,
         control_message: Bytes::ZERO,
@@ -51,7 +59,7 @@ pub(crate) fn host(name: &str, rate: f64) -> Host {
 
 pub(crate) fn vm(host: u32, memory: Bytes, workload: Workload) -> Vm {
     let traffic = Traffic::default();
-    Vm { name: "vm".into(), host: HostId(host), memory, vcpus: 1, workload, traffic, zero_share: 0.0, disk: None }
+    Vm { name: "vm".into(), host: HostId(host), memory, vcpus: 1, workload, traffic, zero_share: 0.0, compressed: 1.0, disk: None }
 }
 
 /// One guest that moves between two hosts with one NIC of `rate` bytes per second each.

@@ -100,6 +100,8 @@ pub(crate) struct Vm {
     pub(crate) traffic: Option<Traffic>,
     /// Share of its memory that is pages of zeros. Default: 0.
     pub(crate) zero: Option<Value<Fraction>>,
+    /// Size of its other pages once they are compressed, as a share. Default: that of the calibration.
+    pub(crate) compressed: Option<Value<Fraction>>,
     /// Its disk, which is moved with it. Default: none, or one on storage that both hosts reach.
     pub(crate) disk: Option<At<Disk>>,
 }
@@ -114,6 +116,8 @@ pub(crate) struct Disk {
     pub(crate) workload: Option<Workload>,
     /// Share of it that is blocks of zeros. Default: 0.
     pub(crate) zero: Option<Value<Fraction>>,
+    /// Size of its other blocks once they are compressed, as a share. Default: that of the calibration.
+    pub(crate) compressed: Option<Value<Fraction>>,
 }
 
 /// Offered traffic of a guest with hosts outside of the scenario.

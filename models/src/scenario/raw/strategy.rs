@@ -55,6 +55,12 @@ pub(crate) struct Options {
     pub(crate) threads: Option<At<u16>>,
     /// Threads that map guest memory lock the range that they map, and not the whole address space.
     pub(crate) range_lock: Option<At<bool>>,
+    /// Each stage that a page passes through at an end has as many threads of its own, so that stages overlap.
+    pub(crate) pipeline: Option<At<bool>>,
+    /// Pages are compressed one by one.
+    pub(crate) compress: Option<At<bool>>,
+    /// Pages are encrypted.
+    pub(crate) encrypt: Option<At<bool>>,
     /// Limit of the sending rate over all streams.
     pub(crate) limit: Option<At<Constant<Rate>>>,
     /// The limit does not hold while the guest is paused (QEMU).

@@ -7,7 +7,7 @@ use crate::scenario::error::Fault;
 use crate::scenario::files::Files;
 use crate::scenario::fleet::Fleet;
 use crate::scenario::names::{Blocks, Names};
-use crate::scenario::quantity::{Count, Quantity, written_size};
+use crate::scenario::quantity::{Count, Fraction, Quantity, written_size};
 use crate::scenario::raw::{self, Document};
 use crate::scenario::value::{At, Member, Text, Value};
 use crate::world::{Disk, Endpoint, Flow, Host, HostId, Nic, Rack, Role, Traffic, Vm, VmId, Workload};
@@ -159,6 +159,7 @@ pub(super) struct Guests {
 pub(super) fn vms(
     document: &Document,
     frame: Frame,
+    calibration: &Calibration,
     hosts: &[Host],
     names: &Names<'_>,
     files: &mut Files,
@@ -194,7 +195,7 @@ pub(super) fn vms(
                 }
                 vias.push(via);
             }
-            let vm = vm(raw, member, host, files)?;
+            let vm = vm(raw, member, host, calibration, files)?;
             total += u128::from(vm.memory.0) + vm.disk.as_ref().map_or(0, |disk| u128::from(disk.size.0));
             if total > MAX_TOTAL {
                 return Err(member.fault(raw.memory.line, "vm.memory", "all VMs together have more than 2^62 bytes"));
@@ -206,7 +207,7 @@ pub(super) fn vms(
     Ok(guests)
 }
 
-fn vm(raw: &raw::Vm, member: &Member<'_>, host: HostId, files: &mut Files) -> Result<Vm, Fault> {
+fn vm(raw: &raw::Vm, member: &Member<'_>, host: HostId, calibration: &Calibration, files: &mut Files) -> Result<Vm, Fault> {
     let memory = raw.memory.get(member, "vm.memory")?;
     if memory.is_zero() || memory > MAX_MEMORY {
         let problem = format!("a VM has from 1 B to 1 PiB of memory, not {}", written_size(memory));
@@ -228,11 +229,23 @@ fn vm(raw: &raw::Vm, member: &Member<'_>, host: HostId, files: &mut Files) -> Re
         workload,
         traffic: raw.traffic.as_ref().map_or(Ok(Traffic::default()), |raw| traffic(raw, member, "vm.traffic"))?,
         zero_share: optional(raw.zero.as_ref(), member, "vm.zero")?.map_or(0.0, |f| f.0),
-        disk: raw.disk.as_ref().map(|at| disk(at, member, files).map(Box::new)).transpose()?,
+        compressed: compressed(raw.compressed.as_ref(), member, "vm.compressed", calibration)?,
+        disk: raw.disk.as_ref().map(|at| disk(at, member, calibration, files).map(Box::new)).transpose()?,
     })
 }
 
-fn disk(At { line, value: raw }: &At<raw::Disk>, member: &Member<'_>, files: &mut Files) -> Result<Disk, Fault> {
+fn compressed(value: Option<&Value<Fraction>>, member: &Member<'_>, key: &str, calibration: &Calibration) -> Result<f64, Fault> {
+    let Some(value) = value else { return Ok(calibration.compressed) };
+    let Fraction(share) = value.get(member, key)?;
+    if share > 0.0 { Ok(share) } else { Err(member.fault(value.line, key, "must be above 0, at most 1")) }
+}
+
+fn disk(
+    At { line, value: raw }: &At<raw::Disk>,
+    member: &Member<'_>,
+    calibration: &Calibration,
+    files: &mut Files,
+) -> Result<Disk, Fault> {
     let size = raw.size.get(member, "vm.disk.size")?;
     if size.is_zero() || size > MAX_MEMORY {
         let problem = format!("a disk has from 1 B to 1 PiB, not {}", written_size(size));
@@ -242,7 +255,9 @@ fn disk(At { line, value: raw }: &At<raw::Disk>, member: &Member<'_>, files: &mu
         Some(raw) => workload::of_disk(raw, member, "vm.disk.workload", size, files, *line)?,
         None => Workload::Idle,
     };
-    Ok(Disk { size, workload, zero_share: optional(raw.zero.as_ref(), member, "vm.disk.zero")?.map_or(0.0, |f| f.0) })
+    let zero_share = optional(raw.zero.as_ref(), member, "vm.disk.zero")?.map_or(0.0, |f| f.0);
+    let compressed = compressed(raw.compressed.as_ref(), member, "vm.disk.compressed", calibration)?;
+    Ok(Disk { size, workload, zero_share, compressed })
 }
 
 pub(super) fn traffic(raw: &raw::Traffic, member: &Member<'_>, key: &str) -> Result<Traffic, Fault> {

@@ -90,7 +90,7 @@ pub(crate) fn resolve(document: &Document, frame: Frame, files: &mut Files) -> R
     if hosts.is_empty() {
         return Err(Fault::at(1, "host", "a scenario needs at least one [[host]]"));
     }
-    let guests = cluster::vms(document, frame, &hosts, &host_names, files)?;
+    let guests = cluster::vms(document, frame, &calibration, &hosts, &host_names, files)?;
     let vm_names = Names::new("vm", guests.vms.iter().map(|v| v.name.as_str()), &guests.blocks)?;
     let largest = |vm: &Vm| vm.disk.as_ref().map_or(vm.memory, |disk| disk.size.max(vm.memory));
     let too_large = guests.vms.iter().find(|vm| frame.fidelity == Fidelity::Page && largest(vm) >= Fidelity::LARGEST_PAGED);

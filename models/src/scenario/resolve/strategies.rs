@@ -94,7 +94,11 @@ fn apply(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Faul
     let channels = &mut transfer.channels;
     channels.nics = options.nics.as_ref().map(|at| at.value).or(channels.nics);
     channels.threads = options.threads.as_ref().map(|at| at.value).or(channels.threads);
-    channels.range_lock = options.range_lock.as_ref().map_or(channels.range_lock, |at| at.value);
+    let chosen = |option: &Option<At<bool>>, before: bool| option.as_ref().map_or(before, |at| at.value);
+    channels.range_lock = chosen(&options.range_lock, channels.range_lock);
+    channels.pipeline = chosen(&options.pipeline, channels.pipeline);
+    channels.compress = chosen(&options.compress, channels.compress);
+    channels.encrypt = chosen(&options.encrypt, channels.encrypt);
     if let Some(at) = &options.limit {
         transfer.limit = Some(at.value.0);
     }
