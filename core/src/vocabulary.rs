@@ -244,8 +244,9 @@ pub enum Command<P> {
         via: u16,
     },
     /// Let the destination fetch what the intermediaries stage: also what is staged from now on, in the order announced. Done when the
-    /// destination has everything, which cannot be before [`Command::RedirectFaults`] is done; fails with [`Failure::PagesLost`] when an
-    /// intermediary that alone had pages dies after the source was released.
+    /// destination has everything, which cannot be before [`Command::RedirectFaults`] is done or the source has failed; fails with
+    /// [`Failure::PagesLost`] when the destination misses pages that nobody has any more: an intermediary that alone had them dies after the
+    /// source was released, or the source itself, before it was.
     Gather {
         /// At most this fast.
         limit: Option<Rate>,
@@ -410,7 +411,7 @@ pub enum Failure {
     /// The answer is lost: it is not known whether the command was carried out.
     #[error("the answer is lost")]
     AnswerLost,
-    /// Pages that nobody else had are gone with an intermediary.
+    /// Pages that nobody else had are gone with an intermediary, or with the source.
     #[error("{bytes} of pages are lost")]
     PagesLost {
         /// How much.
@@ -457,7 +458,8 @@ pub enum Event<P> {
         /// Of a send: the pages that were not acknowledged; empty otherwise.
         unsent: P,
     },
-    /// An intermediary has no room for more. What it has it keeps.
+    /// An intermediary has no room for more. What it has it keeps. The driver says so before the completion of the send that the pages were
+    /// part of: once that has come, the machine takes every page of the send for acknowledged.
     StageRefused {
         /// Which one.
         via: u16,

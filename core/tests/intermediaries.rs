@@ -226,6 +226,57 @@ fn the_source_may_fail_while_it_is_released() {
     assert_eq!(elsewhere.ending().map(|e| e.outcome), Some(Outcome::Completed));
 }
 
+/// What a source that fails in the push has not sent is lost only if the destination misses it, with or without intermediaries.
+#[test]
+fn the_destination_says_what_is_lost_with_a_source_that_fails_in_the_push() {
+    let plain = Spec { push: Some(Push::default()), ..Spec::default() };
+    for (spec, held) in [(&plain, "send"), (&plain, "redirect"), (&scatter(true, 1), "send"), (&scatter(false, 1), "redirect")] {
+        for lost in [false, true] {
+            let mut rig = Rig::new(spec);
+            rig.tell(Event::Requested);
+            rig.run(&[held, "gather"]);
+            rig.tell(Event::PeerDead { peer: Peer::Source, recoverable: false });
+            rig.run(&["gather"]);
+            assert_eq!((rig.conductor.phase(), rig.outcome()), (Phase::Gather, None), "the destination has not answered");
+            let late = rig.take(held);
+            let reply = if held == "send" { Reply::Sent(Sent::default()) } else { Reply::FaultsRedirected { at: Time::ZERO } };
+            rig.done(late, reply);
+            let id = rig.take("gather");
+            assert!(rig.held.is_empty(), "it is asked once");
+            if lost {
+                let failure = Failure::PagesLost { bytes: Bytes::from_pages(3) };
+                rig.tell(Event::Failed { id, failure, sent: Sent::default(), unsent: Bitmap::default() });
+            } else {
+                rig.done(id, Reply::Gathered { at: Time::ZERO });
+            }
+            assert_eq!(rig.outcome(), Some(if lost { Outcome::Lost } else { Outcome::Completed }));
+        }
+    }
+}
+
+/// The order by which the destination may ask the source again is given until it has been carried out.
+#[test]
+fn serving_faults_again_is_ordered_again_when_it_fails() {
+    let mut rig = Rig::new(&scatter(true, 1));
+    rig.tell(Event::Requested);
+    rig.run(&["redirect"]);
+    rig.tell(death(1));
+    rig.run(&["redirect", "reclaim"]);
+    let (redirect, reclaim) = (rig.take("redirect"), rig.take("reclaim"));
+    rig.done(redirect, Reply::FaultsRedirected { at: Time::ZERO });
+    rig.done(reclaim, Reply::Reclaimed(pages(2..5)));
+    rig.run(&["serve"]);
+    let serve = rig.take("serve");
+    let failure = Failure::Unreachable(Peer::Destination);
+    rig.tell(Event::Failed { id: serve, failure, sent: Sent::default(), unsent: Bitmap::default() });
+    rig.conductor.wake(rig.conductor.deadline().expect("it is tried again"));
+    rig.run(&["serve"]);
+    let again = rig.take("serve");
+    rig.done(again, Reply::ServingFaults);
+    rig.run(&[]);
+    assert_eq!(rig.outcome(), Some(Outcome::Completed));
+}
+
 #[test]
 fn staged_snapshots_are_gathered_after_the_switch() {
     let mut rig = Rig::new(&staging());

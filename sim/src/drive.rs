@@ -154,13 +154,15 @@ impl<F: Fidelity> Engine<'_, F> {
         let drive = &self.drives[m as usize];
         let (source, destination) = (self.source_state(drive), self.hosts_state(drive.destination));
         let remote = needs_destination(&command);
-        if source.dead || (remote && destination.dead) {
-            let peer = if source.dead { Peer::Source } else { Peer::Destination };
+        // What is still to be fetched the destination fetches by itself.
+        let source_dead = source.dead && !matches!(command, Command::Gather { .. });
+        if source_dead || (remote && destination.dead) {
+            let peer = if source_dead { Peer::Source } else { Peer::Destination };
             self.fail(m, id, command, Failure::Unreachable(peer));
         } else if matches!(command, Command::Abort) && (source.cut || destination.cut) {
             // Nobody waits for a link only to say that it is not needed any more.
             self.fail(m, id, command, Failure::Unreachable(Peer::Destination));
-        } else if remote && (source.cut || destination.cut) {
+        } else if remote && ((source.cut && !source.dead) || destination.cut) {
             self.drives[m as usize].parked.push((id, command));
         } else {
             self.perform(m, id, command);

@@ -134,6 +134,8 @@ pub(crate) trait GuestModel: Debug {
 
     /// Bytes of pages that intermediaries have in their newest version and the destination has not.
     fn staged(&self) -> f64;
+    /// Bytes of pages that the guest misses and nobody but the source has.
+    fn at_source(&self) -> f64;
     /// Bytes of pages that have come from intermediaries so far.
     fn fetched(&self) -> f64;
     /// Of what is staged, what is to be fetched from this intermediary.

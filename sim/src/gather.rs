@@ -52,6 +52,11 @@ impl Gathering {
         self.fetches.iter().any(|f| f.flow == flow)
     }
 
+    /// Whether the destination is fetching.
+    pub(crate) fn is_open(&self) -> bool {
+        self.id.is_some()
+    }
+
     pub(crate) fn is(&self, id: CmdId) -> bool {
         self.id == Some(id)
     }
@@ -111,6 +116,35 @@ impl<F: Fidelity> Engine<'_, F> {
                 self.drives[m as usize].gathering.fetches.push(Fetch { via, flow, rate: 0.0, cap: Some(0.0) });
             }
         }
+        if self.source_is_gone(m) {
+            self.go_on_without_source(m);
+        } else {
+            self.adjust_gathering(m);
+        }
+    }
+
+    /// Whether the source has failed before it was released.
+    pub(crate) fn source_is_gone(&self, m: u32) -> bool {
+        let drive = &self.drives[m as usize];
+        self.down[drive.source.0 as usize].dead && !drive.gathering.released
+    }
+
+    /// The destination, which is fetching, has learnt that the source is gone: what it misses and nobody else has is lost.
+    pub(crate) fn go_on_without_source(&mut self, m: u32) {
+        self.fail_transfers(m, Failure::Unreachable(Peer::Source));
+        let drive = &mut self.drives[m as usize];
+        let guest = &mut self.guests[drive.vm.0 as usize].guest;
+        for (via, host) in (0..).zip(&drive.via) {
+            if self.down[host.0 as usize].dead {
+                guest.lose_stage(via);
+            }
+        }
+        let missing = guest.at_source();
+        if missing >= 0.5 * PAGE_SIZE as f64 {
+            return self.declare_lost(m, Bytes(missing.round() as u64));
+        }
+        guest.source_sent();
+        drive.gathering.redirected = true;
         self.adjust_gathering(m);
     }
 

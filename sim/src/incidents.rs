@@ -95,6 +95,9 @@ impl<F: Fidelity> Engine<'_, F> {
                 self.fail_gathering(m, Failure::Unreachable(peer));
             }
             self.fail_transfers(m, Failure::Unreachable(peer));
+            if peer == Peer::Source && self.drives[m as usize].gathering.is_open() && self.source_is_gone(m) {
+                self.go_on_without_source(m);
+            }
             self.unpark(m);
         }
     }

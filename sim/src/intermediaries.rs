@@ -175,7 +175,7 @@ impl<F: Fidelity> Engine<'_, F> {
         self.scatter_changed(m);
     }
 
-    /// An intermediary has failed: sends go round it, and those that cannot fail. Once the source is released, what only it had is lost.
+    /// An intermediary has failed: sends go round it, and those that cannot fail. Without the source, what only it had is lost.
     pub(crate) fn intermediary_dead(&mut self, m: u32, via: u16) {
         self.sync(m);
         self.stop_fetching_from(m, via);
@@ -188,7 +188,7 @@ impl<F: Fidelity> Engine<'_, F> {
         }
         self.ways_changed(m);
         self.tell(m, Event::PeerDead { peer: Peer::Intermediary(via), recoverable: false });
-        if self.drives[m as usize].gathering.released {
+        if self.drives[m as usize].gathering.released || self.source_is_gone(m) {
             self.lose_pages(m, via);
         }
     }
@@ -197,14 +197,20 @@ impl<F: Fidelity> Engine<'_, F> {
         let vm = self.drives[m as usize].vm;
         let bytes = self.guests[vm.0 as usize].guest.lose_stage(via).len();
         self.note_stage(m);
-        if !bytes.is_zero() {
-            self.drives[m as usize].gathering.lost += bytes;
-            self.guests[vm.0 as usize].guest.set_run(Run::Dead);
-            self.route_traffic_of(vm);
-            self.fail_gathering(m, Failure::PagesLost { bytes });
-        } else {
+        if bytes.is_zero() {
             self.adjust_gathering(m);
+        } else {
+            self.declare_lost(m, bytes);
         }
+    }
+
+    /// Pages of a guest at the destination are nowhere any more, and so is the guest.
+    pub(crate) fn declare_lost(&mut self, m: u32, bytes: Bytes) {
+        let vm = self.drives[m as usize].vm;
+        self.drives[m as usize].gathering.lost += bytes;
+        self.guests[vm.0 as usize].guest.set_run(Run::Dead);
+        self.route_traffic_of(vm);
+        self.fail_gathering(m, Failure::PagesLost { bytes });
     }
 
     /// The pages that only an intermediary had are the migration's again.

@@ -102,8 +102,56 @@ fn gathering_after_the_eviction_takes_its_own_time_and_no_more_than_its_limit() 
 fn replicas_cost_the_source_its_bandwidth() {
     for fidelity in BOTH {
         let world = world(vec![intermediary(None, None), intermediary(None, None)]);
-        let m = run(&world, &scatter(false, |s| s.copies = 2), fidelity);
+        let later = |copies| scatter(false, |s| (s.copies, s.gather.when) = (copies, GatherWhen::AfterEviction));
+        let m = run(&world, &later(2), fidelity);
         near(seconds(m.eviction_time), 2.0 * MEMORY / LINE, "eviction");
+        near(m.bytes.first.0 as f64, 2.0 * MEMORY, "sent");
+        near(m.bytes.gathered.0 as f64, MEMORY, "gathered");
+        near(m.intermediary_peak.0 as f64, 2.0 * MEMORY, "peak");
+        let once = run(&world, &later(1), fidelity);
+        near(once.bytes.first.0 as f64, MEMORY, "sent once");
+        near(once.intermediary_peak.0 as f64, MEMORY, "peak of one copy");
+    }
+}
+
+/// A source that fails in the push loses what the destination misses and nobody else has, which may be nothing.
+#[test]
+fn a_source_that_fails_in_the_push_loses_only_what_was_there() {
+    let after_eviction = |direct| scatter(direct, |s| s.gather.when = GatherWhen::AfterEviction);
+    let plain = strategy("post-copy", |_| {});
+    let concurrent = scatter(false, |_| {});
+    // How long the pages take to leave the source, and whether some are then still to be fetched.
+    let all = [
+        (&plain, MEMORY / RECEPTION, false),
+        (&after_eviction(true), MEMORY / (RECEPTION + 30e6), true),
+        (&after_eviction(false), MEMORY / 30e6, true),
+        (&concurrent, MEMORY / 30e6, true),
+    ];
+    for fidelity in BOTH {
+        for (strategy, leaving, staged) in all {
+            let failing = |at: f64| {
+                let mut world = world(vec![intermediary(Some(30e6), None)]);
+                world.calibration.latency = Span::from_millis(50);
+                // Reservation, state and start, before the push begins.
+                let push = 0.1 + 0.1 + 0.1 + 0.1;
+                let at = Time::ZERO + Span::from_secs_f64(push + at);
+                world.events = vec![ScheduledEvent { at, what: Incident::Fail(HostId(0)) }];
+                run(&world, strategy, fidelity)
+            };
+            let m = failing(leaving / 2.0);
+            assert_eq!(m.outcome, Outcome::Lost);
+            let lost = m.bytes_lost.0 as f64 / MEMORY;
+            assert!((lost - 0.5).abs() < 0.01, "{lost} of memory is lost");
+
+            let m = failing(leaving + 0.03);
+            assert_eq!(
+                (m.outcome, m.eviction_time, m.bytes_lost),
+                (Outcome::Completed, None, Bytes::ZERO),
+                "{fidelity:?} {staged}"
+            );
+            let total = seconds(m.total_migration_time);
+            assert!(total > leaving && (total > MEMORY / RECEPTION - 1.0) && total < 2.0 * MEMORY / RECEPTION, "{total}");
+        }
     }
 }
 

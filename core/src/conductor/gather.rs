@@ -2,6 +2,9 @@
 //!
 //! It begins with the push or with the end of it, as the strategy says, and outlasts the source. What is still to do once the
 //! source is released needs no page set, so that another conductor can go on with it, elsewhere ([`Remainder`]).
+//!
+//! A source that fails in the push leads here too, whether or not anything was staged: the destination is asked to fetch what is left,
+//! and answers that it has everything or that it misses pages which nobody has.
 
 use super::desk::Kind;
 use super::intermediaries::Intermediaries;
@@ -46,9 +49,10 @@ impl Fetching {
         self.wanted.filter(|w| w.when == GatherWhen::Concurrent && !self.done).map(|w| w.limit)
     }
 
-    /// Whether pages may be staged anywhere.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.wanted.is_some()
+    /// The source is gone, and nothing may have been staged: even so the destination has to say whether it has everything.
+    pub(super) fn without_source(self) -> Fetching {
+        let none = Wanted { limit: None, when: GatherWhen::AfterEviction };
+        Fetching { wanted: self.wanted.or(Some(none)), ..self }
     }
 
     pub(super) fn is_done(&mut self) {

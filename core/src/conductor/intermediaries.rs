@@ -39,11 +39,6 @@ impl Intermediaries {
     fn exclude(&mut self, via: u16) {
         self.usable.retain(|&v| v != via);
     }
-
-    /// Whether everything that was staged is where it was, or has been taken back.
-    pub(super) fn nothing_lost(&self) -> bool {
-        self.lost.is_empty()
-    }
 }
 
 impl<P: PageSet> Conductor<P> {
@@ -157,7 +152,9 @@ impl<P: PageSet> Conductor<P> {
             }
             State::Switch(_) => self.switch_reclaimed(set),
             State::Snapshots(_) | State::LiveCopy(_) | State::Rollback(_) => self.give_back(Region::Memory, set),
-            State::Waiting | State::Preparation | State::Release(_) | State::Gather(_) | State::Ended(_) => {
+            // The source has failed since, and with it what it has taken back.
+            State::Release(_) | State::Gather(_) => return,
+            State::Waiting | State::Preparation | State::Ended(_) => {
                 unreachable!("nothing is taken back in phase {}", self.phase().name())
             }
         }

@@ -181,7 +181,9 @@ impl<P: PageSet> Conductor<P> {
             State::Snapshots(_) => self.snapshot_sent(now, id, sent),
             State::LiveCopy(_) => self.round_sent(now, id, sent),
             State::Switch(_) | State::Push(_) | State::Rollback(_) => {}
-            State::Waiting | State::Preparation | State::Release(_) | State::Gather(_) | State::Ended(_) => {
+            // The source has failed since, and it is known already what is missing.
+            State::Release(_) | State::Gather(_) => {}
+            State::Waiting | State::Preparation | State::Ended(_) => {
                 unreachable!("nothing is sent in phase {}", self.phase().name())
             }
         }
@@ -209,6 +211,7 @@ impl<P: PageSet> Conductor<P> {
                 self.give_back(region, unsent);
                 self.roll_back(Outcome::Aborted);
             }
+            State::Push(_) if matches!(failure, Failure::PagesLost { .. }) => self.gather_failed(now, failure),
             State::Push(_) => self.push_failed(now, unsent, kind),
             State::Release(_) | State::Gather(_) if kind == Kind::Gather => self.gather_failed(now, failure),
             // The source is gone, and with it everything that was to be freed.

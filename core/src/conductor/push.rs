@@ -3,10 +3,11 @@
 //! Nobody else has these pages, so nothing is given up here: what a broken connection did not deliver is sent again, and so is
 //! what an intermediary has taken with it. The source is released when every page has been acknowledged by somebody who has it,
 //! every request that reached the source is answered, and the destination knows where everything is.
+//!
+//! Should the source fail before that, only the destination can say what that means: it knows what it misses, and where the rest is.
 
 use super::gather::Fetching;
 use super::{Conductor, Kind, State};
-use crate::machine::Outcome;
 use crate::pages::PageSet;
 use crate::strategy::Push;
 use crate::units::{Span, Time};
@@ -22,6 +23,8 @@ pub(super) struct Pushing<P> {
     reclaimed: P,
     /// The destination asks the source no more.
     redirected: bool,
+    /// The destination was to ask the source again, and has not been told.
+    unserved: bool,
     fetching: Fetching,
     /// After a failure nothing is tried before this time.
     retry_at: Option<Time>,
@@ -69,7 +72,8 @@ impl<P: PageSet> Conductor<P> {
             self.desk.order(Command::SetRate { limit: self.spec.transfer.limit });
         }
         let fetching = Fetching::of(&self.spec, &self.intermediaries);
-        let pushing = Pushing { push, unsent: rest, reclaimed: P::default(), redirected: false, fetching, retry_at: None };
+        let pushing =
+            Pushing { push, unsent: rest, reclaimed: P::default(), redirected: false, unserved: false, fetching, retry_at: None };
         self.state = State::Push(pushing);
         self.advance_push();
     }
@@ -92,6 +96,11 @@ impl<P: PageSet> Conductor<P> {
             && !gathers
         {
             self.desk.order(Command::Gather { limit });
+        }
+        // Once everything has been sent there is nothing to ask for.
+        let needed = !pushing.nothing_unsent() || self.desk.any_open(&[Kind::Send]);
+        if std::mem::take(&mut pushing.unserved) && needed {
+            self.desk.order(Command::ServeFaults);
         }
         if self.desk.any_open(&BUSY) {
             return;
@@ -126,6 +135,7 @@ impl<P: PageSet> Conductor<P> {
         let State::Push(pushing) = &mut self.state else { unreachable!("only the push pushes") };
         debug_assert!(unsent.is_empty() || kind == Kind::Send);
         pushing.unsent.merge(unsent);
+        pushing.unserved |= kind == Kind::ServeFaults;
         pushing.retry_at = Some(now + RETRY_AFTER);
     }
 
@@ -138,18 +148,10 @@ impl<P: PageSet> Conductor<P> {
         }
     }
 
-    /// The source is gone while it pushes.
+    /// The source is gone while it pushes. What it had not sent is lost, if the destination misses it.
     pub(super) fn source_dead_in_push(&mut self) {
         let State::Push(pushing) = &mut self.state else { unreachable!("only the push pushes") };
-        let staged = pushing.fetching.is_wanted();
-        let sent = pushing.nothing_unsent() && !self.desk.any_open(&[Kind::Send, Kind::Reclaim]);
-        // What has come straight is there. Of what is staged the destination may not know yet where it is.
-        let known = !staged || (pushing.redirected && self.intermediaries.nothing_lost());
-        if sent && known {
-            self.state = State::Release(pushing.fetching);
-            self.begin_gather();
-        } else {
-            self.end(Outcome::Lost);
-        }
+        self.state = State::Release(pushing.fetching.without_source());
+        self.begin_gather();
     }
 }

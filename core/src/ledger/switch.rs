@@ -115,7 +115,8 @@ impl Switch {
     pub(super) fn whole_at(&self, completed: bool) -> Option<Time> {
         let mut at = self.resumed_at(Side::Destination)?;
         if self.pushed {
-            let confirmed = self.redirected.or(self.push_acked.filter(|_| completed));
+            // Of a source that has failed the destination has said that it is not needed any more.
+            let confirmed = self.redirected.or(self.gathered).or(self.push_acked.filter(|_| completed));
             at = at.max(confirmed.or(completed.then_some(at))?);
         }
         if self.staged {

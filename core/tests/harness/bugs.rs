@@ -41,10 +41,12 @@ pub(crate) enum Bug {
     ReclaimForgotten,
     /// The destination is told to ask the source no more before it knows where everything is.
     RedirectBeforeLocated,
+    /// The destination says that it has everything although it misses pages that were only at the source, which has failed.
+    LossDenied,
 }
 
 /// All of them.
-pub(crate) const BUGS: [Bug; 19] = [
+pub(crate) const BUGS: [Bug; 20] = [
     Bug::DirtyBitDropped,
     Bug::DiskBlockLost,
     Bug::ReturnForgotten,
@@ -64,4 +66,5 @@ pub(crate) const BUGS: [Bug; 19] = [
     Bug::SnapshotNotLocated,
     Bug::ReclaimForgotten,
     Bug::RedirectBeforeLocated,
+    Bug::LossDenied,
 ];

@@ -31,6 +31,7 @@ pub(crate) struct Coverage {
     pub(crate) gatherings: u64,
     pub(crate) gathering_repeated: u64,
     pub(crate) served_again: u64,
+    pub(crate) spared: u64,
     phase: Option<Phase>,
     faults: [[u64; PHASES]; super::faults::FAULT_KINDS],
     watches: [u64; 3],
@@ -88,6 +89,7 @@ impl Coverage {
         self.gatherings += other.gatherings;
         self.gathering_repeated += other.gathering_repeated;
         self.served_again += other.served_again;
+        self.spared += other.spared;
     }
 
     /// Every case with how often it was met.
@@ -123,6 +125,7 @@ impl Coverage {
             ("gatherings", self.gatherings),
             ("gatherings: ordered again by another", self.gathering_repeated),
             ("requests: served again after a redirection", self.served_again),
+            ("a source failed in the push, and nothing was missing", self.spared),
         ] {
             rows.push((name.into(), count));
         }

@@ -23,7 +23,6 @@ impl World {
             }
             if let Command::Resume { side: Side::Destination } = command {
                 self.run.resume_issued = true;
-                self.run.told_all_sent = self.source.hands.iter().all(|&n| n == 0);
             }
             if let Command::Release = command {
                 self.check_release_order();
@@ -58,9 +57,6 @@ impl World {
         match event {
             Event::Failed { failure: Failure::NeverStarted, .. } => self.run.never_proven = true,
             Event::Failed { failure: Failure::PagesLost { bytes }, .. } => self.run.lost += *bytes,
-            Event::Done { reply: Reply::Sent(_), .. } if self.run.resume_issued && self.run.conductor.ending().is_none() => {
-                self.run.told_all_sent = true;
-            }
             _ => {}
         }
     }

@@ -152,7 +152,7 @@ impl World {
             &self.run.outstanding,
             &self.run.resume_issued,
             &self.run.never_proven,
-            &(self.run.cancelled, self.run.abort_failed, self.run.aborting, self.run.told_all_sent),
+            &(self.run.cancelled, self.run.abort_failed, self.run.aborting),
             &self.cut,
             &self.dead,
             &self.resume_loses,

@@ -277,12 +277,10 @@ impl World {
     fn check_lost(&mut self) {
         let safe = match self.guest.runs_at {
             Some(Side::Source) => true,
-            // Of what may be staged the machine cannot know whether the destination had fetched it when the source failed.
-            Some(Side::Destination) => {
-                let whole = self.destination.memory.present() == self.guest.pages();
-                self.run.told_all_sent && whole && !self.run.may_stage
-            }
-            None => self.dead.is_none() && !self.run.pages_lost,
+            Some(Side::Destination) => self.destination.memory.present() == self.guest.pages(),
+            // A guest that has come to run at the destination is gone with it, or with pages that it says are lost.
+            None if self.destination.started.is_some() => self.dead != Some(Side::Destination) && !self.run.pages_lost,
+            None => self.dead.is_none(),
         };
         if safe {
             self.broken("the guest is given up for lost, and is not".into());

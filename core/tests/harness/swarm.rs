@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use livemig_core::machine::Outcome;
 use livemig_core::strategy::{PRESETS, Spec, preset};
+use livemig_core::vocabulary::Side;
 
 use super::bugs::Bug;
 use super::choice::Choices;
@@ -44,11 +45,13 @@ fn follow(world: &mut World, scenario: &Scenario) {
     if scenario.guest.disk > 0 {
         world.coverage.case(format!("disk: {}", scenario.preset));
     }
+    let in_push = world.dead == Some(Side::Source) && !world.source.released;
+    world.coverage.spared += u64::from(in_push && ending.outcome == Outcome::Completed);
     let undisturbed = scenario.faults.is_empty();
     if undisturbed && ending.outcome != Outcome::Completed && !scenario.may_give_up() {
         world.broken(format!("an undisturbed migration is {}", ending.outcome.name()));
     }
-    if world.violation.is_none() && world.dead != Some(livemig_core::vocabulary::Side::Source) {
+    if world.violation.is_none() && world.dead != Some(Side::Source) {
         retry(world, scenario, ending.outcome);
     }
 }

@@ -107,12 +107,8 @@ pub(crate) struct Run {
     pub(crate) abort_failed: bool,
     /// Whoever holds something of the VM beside the source is being freed.
     pub(crate) aborting: bool,
-    /// The machine knows that every page has been acknowledged.
-    pub(crate) told_all_sent: bool,
     /// Intermediaries of which the machine knows that they have failed.
     pub(crate) known_dead: Vec<u16>,
-    /// Pages may go to intermediaries.
-    pub(crate) may_stage: bool,
     /// The destination has said that pages are lost.
     pub(crate) pages_lost: bool,
     /// What the machine has been told is lost.
@@ -481,7 +477,6 @@ impl Source {
 impl Run {
     /// A migration of so many pages of memory and blocks of disk, with so many intermediaries.
     fn new(spec: Spec, (memory, disk): (u64, u64), vias: usize, session: u32, faults: Vec<Fault>) -> Run {
-        let may_stage = vias > 0 && spec.uses_intermediaries();
         let vias = (0..u16::try_from(vias).unwrap()).collect();
         let conductor = Conductor::new(spec, Bytes::from_pages(memory), vias).with_disk(Bytes::from_pages(disk));
         Run {
@@ -496,9 +491,7 @@ impl Run {
             cancelled: false,
             abort_failed: false,
             aborting: false,
-            told_all_sent: false,
             known_dead: Vec::new(),
-            may_stage,
             pages_lost: false,
             lost: Bytes::ZERO,
             steps: 0,

@@ -27,8 +27,13 @@ struct Heir {
 impl Session {
     /// Goes on with the rest of the migration, unless that is being done.
     pub(super) fn go_on(self: &Arc<Session>, remainder: &Remainder) -> Result<(), ExecError> {
-        if std::mem::replace(&mut self.gathering.places().released, true) {
-            return Ok(());
+        {
+            let mut places = self.gathering.places();
+            if std::mem::replace(&mut places.released, true) {
+                return Ok(());
+            }
+            // A source that has failed in the push cannot say any more that it is not to be asked.
+            places.redirected = true;
         }
         let conductor = Conductor::go_on(remainder);
         let heir = Heir { session: self.clone(), conductor, gathering: None, now: Time::ZERO };
@@ -85,6 +90,8 @@ impl Heir {
             let Command::Gather { limit } = command else { unreachable!("what is left of a migration is to gather") };
             self.session.begin_gathering(limit);
             self.gathering = Some(id);
+            // Perhaps nothing is missing: it is only not known that nothing is.
+            self.session.check_gathered();
         }
     }
 

@@ -82,7 +82,7 @@ impl Reception {
         self.session(session)?.source_dead(lost)
     }
 
-    /// The source of a session is gone, and was free to go.
+    /// The source of a session is gone: what is left of the migration is the destination's.
     pub(crate) fn go_on(&self, session: u32, remainder: &Remainder) -> Result<(), ExecError> {
         let session = self.session(session).ok_or_else(|| ExecError::State(format!("there is no session {session}")))?;
         session.disconnect();

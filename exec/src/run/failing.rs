@@ -37,7 +37,8 @@ impl Coordinator<'_> {
         if self.agents[agent].gone { Ok(()) } else { self.agents[agent].tell(message) }
     }
 
-    /// The source is gone. If it was free to go the destination goes on, otherwise the copy of the migration says what is left of it.
+    /// The source is gone. If the guest runs at the destination that goes on, and says what is lost; otherwise the copy of the migration says
+    /// what is left of it.
     fn source_gone(&mut self, index: usize) -> Result<(), ExecError> {
         let (session, to, now) = (session(index), self.cast.moves[index].to, self.clock.now());
         let shadow = &mut self.courses[index].shadow;

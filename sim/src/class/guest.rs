@@ -283,6 +283,10 @@ impl GuestModel for Guest {
         self.regions.iter().map(|r| r.staged).sum()
     }
 
+    fn at_source(&self) -> f64 {
+        self.regions.iter().map(RegionState::at_source).sum()
+    }
+
     fn fetched(&self) -> f64 {
         self.fetched
     }

@@ -251,6 +251,10 @@ impl GuestModel for Guest {
         self.places.staged().len().0 as f64
     }
 
+    fn at_source(&self) -> f64 {
+        self.residency.as_ref().map_or(0.0, |r| r.at_source(self.places.staged()).len().0 as f64)
+    }
+
     fn fetched(&self) -> f64 {
         self.places.fetched
     }

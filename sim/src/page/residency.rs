@@ -75,13 +75,18 @@ impl Residency {
         self.in_flight.push_back((at + self.latency, page));
     }
 
-    /// What rounding has left has left the source too; all that is missing but not `staged` is on its way.
-    pub(super) fn all_sent(&mut self, at: f64, staged: &Bitmap) {
+    /// What is missing and is neither on its way nor `staged`.
+    pub(super) fn at_source(&self, staged: &Bitmap) -> Bitmap {
         let on_their_way: Bitmap = self.in_flight.iter().map(|f| f.1).collect();
         let mut rest = self.missing.clone();
         rest.remove_all(&on_their_way);
         rest.remove_all(staged);
-        for page in rest.iter() {
+        rest
+    }
+
+    /// What rounding has left has left the source too; all that is missing but not `staged` is on its way.
+    pub(super) fn all_sent(&mut self, at: f64, staged: &Bitmap) {
+        for page in self.at_source(staged).iter() {
             self.sent(at, page);
         }
     }
