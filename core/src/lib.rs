@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod conductor;
+pub mod dedup;
 pub mod drain;
 pub mod ledger;
 pub mod machine;

@@ -50,13 +50,15 @@ pub struct Routes {
     pub via: Vec<u16>,
     /// How many intermediaries store each page that does not go directly (at least 1 when `via` is not empty).
     pub copies: u16,
+    /// Intermediaries are asked for each page, by its content, whether they have it; what they have is not sent ([`crate::dedup`]).
+    pub dedup: bool,
 }
 
 impl Routes {
     /// Straight to the destination and no other way.
     #[must_use]
     pub fn direct() -> Routes {
-        Routes { direct: true, via: Vec::new(), copies: 0 }
+        Routes { direct: true, via: Vec::new(), copies: 0, dedup: false }
     }
 }
 
@@ -394,6 +396,8 @@ pub struct Sent {
     pub demand: Bytes,
     /// Bytes of pages left out because they were dirty again.
     pub skipped: Bytes,
+    /// Bytes of pages that did not go because intermediaries had their content, counted once for each copy.
+    pub deduplicated: Bytes,
 }
 
 /// Why a command failed.

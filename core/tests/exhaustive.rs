@@ -123,6 +123,20 @@ fn bugs_put_in_on_purpose_are_found() {
     }
 }
 
+/// Scatter-gather with one intermediary, which is asked for two pages of zeros by their hash and fails at every possible moment.
+#[test]
+fn an_intermediary_that_is_asked_for_contents_at_every_moment() {
+    let scatter = preset("scatter-gather").unwrap();
+    for strike in [None, Some(FaultKind::KillVia { via: 0 })] {
+        let mut tiny = Tiny { vias: 1, strike, writes: 0, ..tiny(scatter) };
+        tiny.spec.transfer = Transfer { dedup: true, elide_zero_pages: false, ..Transfer::default() };
+        must_hold(scatter, &tiny);
+    }
+    let mut tiny = Tiny { vias: 1, bug: Some(Bug::ProbeTrusted), ..tiny(scatter) };
+    tiny.spec.transfer = Transfer { dedup: true, ..Transfer::default() };
+    assert!(explore(&tiny).is_err(), "a page of which only the hash went counts as staged, and nobody notices");
+}
+
 /// Scatter-gather with one intermediary, which fails at every possible moment.
 #[test]
 fn an_intermediary_that_fails_at_every_moment() {

@@ -5,7 +5,7 @@ use livemig_core::machine::{Migration, Outcome, PeerError, Phase};
 use livemig_core::pages::{Bitmap, PageSet};
 use livemig_core::policy::selection::{SelectionPolicy, TrafficSensitive};
 use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
-use livemig_core::strategy::{GatherWhen, Push, Scatter, Spec, SpecError, preset};
+use livemig_core::strategy::{GatherWhen, Push, Scatter, Spec, SpecError, Transfer, preset};
 use livemig_core::units::{Bytes, PageIndex, Span, Time};
 use livemig_core::vocabulary::{CmdId, Command, Event, Failure, Peer, Reply, Routes, Sent};
 
@@ -137,14 +137,14 @@ fn direct_first_is_gathered_after_the_release_and_otherwise_at_once() {
     let mut rig = Rig::new(&scatter(true, 1));
     rig.tell(Event::Requested);
     rig.run(&[]);
-    assert_eq!(rig.routes, [(Routes { direct: true, via: vec![0, 1], copies: 1 }, PAGES)]);
+    assert_eq!(rig.routes, [(Routes { direct: true, via: vec![0, 1], copies: 1, dedup: false }, PAGES)]);
     assert!(rig.position("redirect") < rig.position("release") && rig.position("release") < rig.position("gather"));
     assert_eq!(rig.outcome(), Some(Outcome::Completed));
 
     let mut rig = Rig::new(&scatter(false, 2));
     rig.tell(Event::Requested);
     rig.run(&[]);
-    assert_eq!(rig.routes, [(Routes { direct: false, via: vec![0, 1], copies: 2 }, PAGES)]);
+    assert_eq!(rig.routes, [(Routes { direct: false, via: vec![0, 1], copies: 2, dedup: false }, PAGES)]);
     assert!(rig.position("gather") < rig.position("send"));
     assert_eq!(rig.outcome(), Some(Outcome::Completed));
 }
@@ -167,7 +167,7 @@ fn pages_of_a_failed_intermediary_are_sent_again_before_the_release() {
             assert!(!rig.log.contains(&"release"));
         }
         rig.run(&[]);
-        assert_eq!(rig.routes.last(), Some(&(Routes { direct: true, via: vec![0], copies: 1 }, 3)));
+        assert_eq!(rig.routes.last(), Some(&(Routes { direct: true, via: vec![0], copies: 1, dedup: false }, 3)));
         assert_eq!(rig.log.iter().filter(|&&n| n == "redirect").count(), 2, "{redirected}: {:?}", rig.log);
         assert_eq!(rig.log.iter().filter(|&&n| n == "serve").count(), 2, "{redirected}: {:?}", rig.log);
         assert_eq!(rig.outcome(), Some(Outcome::Completed));
@@ -282,7 +282,7 @@ fn staged_snapshots_are_gathered_after_the_switch() {
     let mut rig = Rig::new(&staging());
     rig.tell(Event::Prepare);
     rig.run(&[]);
-    assert_eq!(rig.routes, [(Routes { direct: false, via: vec![0, 1], copies: 1 }, PAGES)]);
+    assert_eq!(rig.routes, [(Routes { direct: false, via: vec![0, 1], copies: 1, dedup: false }, PAGES)]);
     rig.dirty = pages(0..2);
     rig.tell(Event::Requested);
     rig.run(&[]);
@@ -322,6 +322,28 @@ fn room_is_reserved_without_an_intermediary_that_has_none() {
     assert_eq!(rig.routes[0].0.via, [1]);
     let unknown = rig.conductor.handle(Time::ZERO, death(7));
     assert!(matches!(unknown, Err(PeerError::UnknownPeer { peer: Peer::Intermediary(7), .. })));
+}
+
+/// Only what goes to intermediaries can be there already.
+#[test]
+fn intermediaries_are_asked_for_contents_where_the_strategy_says_so() {
+    let with_dedup = |spec: Spec| Spec { transfer: Transfer { dedup: true, ..Transfer::default() }, ..spec };
+    let mut rig = Rig::new(&with_dedup(scatter(true, 2)));
+    rig.tell(Event::Requested);
+    rig.run(&[]);
+    assert_eq!(rig.routes, [(Routes { direct: true, via: vec![0, 1], copies: 2, dedup: true }, PAGES)]);
+
+    let mut rig = Rig::new(&with_dedup(staging()));
+    rig.tell(Event::Prepare);
+    rig.run(&[]);
+    assert_eq!(rig.routes, [(Routes { direct: false, via: vec![0, 1], copies: 1, dedup: true }, PAGES)]);
+    rig.dirty = pages(0..2);
+    rig.tell(Event::Requested);
+    rig.run(&[]);
+    assert_eq!(rig.routes.last(), Some(&(Routes::direct(), 2)));
+
+    let nowhere = with_dedup(Spec { push: Some(Push::default()), ..Spec::default() });
+    assert_eq!(nowhere.check(), Err(SpecError::DedupWithoutIntermediaries));
 }
 
 #[test]

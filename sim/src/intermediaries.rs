@@ -46,7 +46,7 @@ impl<F: Fidelity> Engine<'_, F> {
             }
         }
         // Without an intermediary what cannot be staged goes straight.
-        Routes { direct: routes.direct || via.is_empty(), via, copies: routes.copies }
+        Routes { direct: routes.direct || via.is_empty(), via, ..*routes }
     }
 
     /// What goes to intermediaries has changed, or how fast. The migration is at the present.

@@ -56,11 +56,12 @@ impl<P: PageSet> Conductor<P> {
             return Routes::direct();
         }
         let usable = self.intermediaries.usable();
+        let dedup = self.spec.transfer.dedup;
         let copies = |wanted: u16| wanted.min(u16::try_from(usable.len()).unwrap_or(u16::MAX));
         match &self.state {
-            State::Snapshots(_) if self.stages_snapshots() => Routes { direct: false, via: usable.to_vec(), copies: 1 },
+            State::Snapshots(_) if self.stages_snapshots() => Routes { direct: false, via: usable.to_vec(), copies: 1, dedup },
             State::Push(pushing) => match pushing.push().scatter.filter(|_| !usable.is_empty()) {
-                Some(s) => Routes { direct: s.direct, via: usable.to_vec(), copies: copies(s.copies) },
+                Some(s) => Routes { direct: s.direct, via: usable.to_vec(), copies: copies(s.copies), dedup },
                 None => Routes::direct(),
             },
             State::Snapshots(_)

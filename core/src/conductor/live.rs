@@ -46,7 +46,7 @@ impl<P: PageSet> Conductor<P> {
 
     /// Begins with a count: memory has been sent before, and `round` was the last of it.
     pub(super) fn judge_after(&mut self, now: Time, round: &Round) {
-        let sent = Sent { wire: round.wire, demand: Bytes::ZERO, skipped: round.skipped };
+        let sent = Sent { wire: round.wire, skipped: round.skipped, ..Sent::default() };
         let step = Step::Counting { sent, ended: round.ended };
         self.state = State::LiveCopy(LiveCopy { started: round.started, to_send: Bytes::ZERO, step });
         self.first_round = self.rounds - 1;

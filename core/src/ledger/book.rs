@@ -367,6 +367,7 @@ impl Ledger {
             exposure: exposed_from.map_or(Span::ZERO, |from| exposed_until.since(from)),
             exposed_from,
             bytes_lost: self.lost,
+            bytes_deduplicated: self.traffic.deduplicated,
             intermediary_peak: self.staging.peak,
             intermediary_peaks: std::mem::take(&mut self.staging.peaks),
             ..Metrics::default()

@@ -57,8 +57,10 @@ pub struct Metrics {
     pub exposure: Span,
     /// When the exposure began; `None` without one.
     pub exposed_from: Option<Time>,
-    /// Bytes of pages that nobody has any more: an intermediary failed with them after the source was released.
+    /// Bytes of pages that nobody has any more: an intermediary failed with them after the source was released, or the source before.
     pub bytes_lost: Bytes,
+    /// Bytes of pages that were not sent to intermediaries because these had their content.
+    pub bytes_deduplicated: Bytes,
     /// Peak of the bytes staged at all intermediaries together.
     pub intermediary_peak: Bytes,
     /// Peak of the bytes staged at each intermediary, by its number in the migration's list.
@@ -95,6 +97,7 @@ impl Default for Metrics {
             exposure: Span::ZERO,
             exposed_from: None,
             bytes_lost: Bytes::ZERO,
+            bytes_deduplicated: Bytes::ZERO,
             intermediary_peak: Bytes::ZERO,
             intermediary_peaks: Vec::new(),
         }

@@ -32,7 +32,7 @@ pub enum Observation {
     Staged {
         /// Its number in the migration's list of intermediaries.
         via: u16,
-        /// Bytes that the VM takes there.
+        /// Bytes that the VM takes there; of contents that several refer to, its share.
         bytes: Bytes,
     },
     /// So much more has come from intermediaries to the destination, asked for or not, on the wire.

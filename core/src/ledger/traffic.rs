@@ -55,6 +55,8 @@ pub(super) enum Stage {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Traffic {
     pub(super) bytes: ByteCounts,
+    /// Bytes of pages that did not go because intermediaries had their content.
+    pub(super) deduplicated: Bytes,
     pub(super) rounds: Rounds,
     /// Sends of the last round that are not over; the round is open while there are any.
     sending: u16,
@@ -92,7 +94,8 @@ impl Traffic {
     pub(super) fn progress(&mut self, send: &mut OpenSend, sent: Sent) {
         let wire = sent.wire.saturating_sub(send.entered.wire);
         let demand = sent.demand.saturating_sub(send.entered.demand).min(wire);
-        send.entered = Sent { wire: send.entered.wire + wire, demand: send.entered.demand + demand, skipped: sent.skipped };
+        self.deduplicated += sent.deduplicated.saturating_sub(send.entered.deduplicated);
+        send.entered = Sent { wire: send.entered.wire + wire, demand: send.entered.demand + demand, ..sent };
         match send.purpose {
             Purpose::Snapshot => self.bytes.snapshot += wire,
             Purpose::Disk => self.bytes.disk += wire,

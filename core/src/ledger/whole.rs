@@ -39,6 +39,7 @@ pub fn whole<'a>(migrations: impl IntoIterator<Item = &'a Metrics>) -> Metrics {
         exposure,
         exposed_from,
         bytes_lost: all.iter().map(|m| m.bytes_lost).sum(),
+        bytes_deduplicated: all.iter().map(|m| m.bytes_deduplicated).sum(),
         intermediary_peak: all.iter().map(|m| m.intermediary_peak).sum(),
         ..Metrics::default()
     };

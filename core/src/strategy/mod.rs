@@ -172,13 +172,23 @@ pub struct Transfer {
     pub unlimited_while_paused: bool,
     /// Pages of zeros are sent as a mark.
     pub elide_zero_pages: bool,
+    /// Intermediaries are asked for each page whether they have its content, of whichever VM; what they have is not sent to them (Deshpande et
+    /// al., IEEE TCC 2015).
+    pub dedup: bool,
     /// How the connections are made and served.
     pub channels: Channels,
 }
 
 impl Default for Transfer {
     fn default() -> Transfer {
-        Transfer { streams: 1, limit: None, unlimited_while_paused: false, elide_zero_pages: true, channels: Channels::default() }
+        Transfer {
+            streams: 1,
+            limit: None,
+            unlimited_while_paused: false,
+            elide_zero_pages: true,
+            dedup: false,
+            channels: Channels::default(),
+        }
     }
 }
 
@@ -247,6 +257,12 @@ pub enum SpecError {
         "`staging` excludes `select`: what is staged reaches the destination only with a push, and a selection may choose pre-copy"
     )]
     StagingAndSelection,
+    /// Deduplication where nothing is stored.
+    #[error(
+        "`dedup` has no meaning without intermediaries, whose store it is about: every page goes straight to the destination; it needs \
+         `scatter` or `staging`"
+    )]
+    DedupWithoutIntermediaries,
     /// No interfaces, or more than connections.
     #[error("`nics` must be from 1 to `streams`, which is {streams}: a connection uses one interface")]
     Nics {
@@ -326,6 +342,9 @@ impl Spec {
             return Err(SpecError::NoStreams);
         }
         self.check_channels()?;
+        if self.transfer.dedup && !self.uses_intermediaries() {
+            return Err(SpecError::DedupWithoutIntermediaries);
+        }
         if self.transfer.limit.is_some_and(|r| r.0 <= 0.0) {
             return Err(SpecError::OutOfRange { key: "limit", allowed: "above zero" });
         }

@@ -41,12 +41,16 @@ pub(crate) enum Bug {
     ReclaimForgotten,
     /// The destination is told to ask the source no more before it knows where everything is.
     RedirectBeforeLocated,
+    /// An intermediary drops a content when one of those who refer to it does not need it any more.
+    SharedContentFreed,
+    /// A page of which an intermediary got only the hash counts as staged, whether or not it has the content.
+    ProbeTrusted,
     /// The destination says that it has everything although it misses pages that were only at the source, which has failed.
     LossDenied,
 }
 
 /// All of them.
-pub(crate) const BUGS: [Bug; 20] = [
+pub(crate) const BUGS: [Bug; 22] = [
     Bug::DirtyBitDropped,
     Bug::DiskBlockLost,
     Bug::ReturnForgotten,
@@ -66,5 +70,7 @@ pub(crate) const BUGS: [Bug; 20] = [
     Bug::SnapshotNotLocated,
     Bug::ReclaimForgotten,
     Bug::RedirectBeforeLocated,
+    Bug::SharedContentFreed,
+    Bug::ProbeTrusted,
     Bug::LossDenied,
 ];

@@ -32,6 +32,8 @@ pub(crate) struct Coverage {
     pub(crate) gathering_repeated: u64,
     pub(crate) served_again: u64,
     pub(crate) spared: u64,
+    pub(crate) deduplicated: u64,
+    pub(crate) asked_in_vain: u64,
     phase: Option<Phase>,
     faults: [[u64; PHASES]; super::faults::FAULT_KINDS],
     watches: [u64; 3],
@@ -90,6 +92,8 @@ impl Coverage {
         self.gathering_repeated += other.gathering_repeated;
         self.served_again += other.served_again;
         self.spared += other.spared;
+        self.deduplicated += other.deduplicated;
+        self.asked_in_vain += other.asked_in_vain;
     }
 
     /// Every case with how often it was met.
@@ -126,6 +130,8 @@ impl Coverage {
             ("gatherings: ordered again by another", self.gathering_repeated),
             ("requests: served again after a redirection", self.served_again),
             ("a source failed in the push, and nothing was missing", self.spared),
+            ("pages: not sent, for intermediaries had their content", self.deduplicated),
+            ("pages: asked for at intermediaries in vain", self.asked_in_vain),
         ] {
             rows.push((name.into(), count));
         }

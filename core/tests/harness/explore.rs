@@ -5,13 +5,12 @@
 //! makes a wrong cut as likely as a bit flipped by a cosmic ray.
 
 use std::collections::HashSet;
-use std::collections::hash_map::DefaultHasher;
-use std::fmt::{self, Debug, Write};
-use std::hash::Hasher;
+use std::fmt::{Debug, Write};
 
 use livemig_core::machine::Migration;
 use livemig_core::strategy::Spec;
 use livemig_core::units::{Span, Time};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::bugs::Bug;
 use super::channel::Lane;
@@ -77,11 +76,18 @@ pub(crate) fn explore(tiny: &Tiny) -> Result<Explored, String> {
     Ok(explored)
 }
 
-/// Goes on until nothing happens any more, or until a state is reached that is known; whether the former.
+/// Goes on until nothing happens any more, or until a state is reached that is known; whether the former. Where there was nothing to decide
+/// a state is no junction, and is not remembered: what was reached through it comes to the same next junction.
 fn follow(world: &mut World, visited: &mut HashSet<u64>) -> bool {
+    let mut text = String::new();
+    let mut decisions = world.choices.made().0.len();
     while world.violation.is_none() && world.step() {
-        if world.choices.made().1 && !visited.insert(world.fingerprint()) {
-            return false;
+        let (made, is_new) = world.choices.made();
+        if is_new && made.len() > decisions {
+            decisions = made.len();
+            if !visited.insert(world.fingerprint(&mut text)) {
+                return false;
+            }
         }
     }
     true
@@ -108,7 +114,7 @@ impl Tiny {
     }
 
     fn begin(&self, world: &mut World) {
-        world.vias = (0..self.vias).map(|via| Intermediary::new(via, PAGES)).collect();
+        world.vias = (0..self.vias).map(|via| Intermediary::new(via, PAGES, self.bug)).collect();
         world.begin(self.spec.clone(), Vec::new());
         if let Some(kind) = self.strike {
             world.lanes.push(Lane::World, Time::ZERO, Happening::Strike(kind));
@@ -129,19 +135,10 @@ impl Tiny {
     }
 }
 
-/// Hashes what is written to it.
-struct Fingerprint(DefaultHasher);
-
-impl Write for Fingerprint {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.write(text.as_bytes());
-        Ok(())
-    }
-}
-
 impl World {
-    fn fingerprint(&self) -> u64 {
-        let mut print = Fingerprint(DefaultHasher::new());
+    /// `text` is room to write the state down.
+    fn fingerprint(&self, text: &mut String) -> u64 {
+        text.clear();
         // What the ledger has noted has no influence on what follows.
         let parts: [&dyn Debug; 15] = [
             &self.lanes,
@@ -161,8 +158,8 @@ impl World {
             &(&self.run.known_dead, self.run.pages_lost),
         ];
         for part in parts {
-            write!(print, "{part:?};").expect("hashing cannot fail");
+            write!(text, "{part:?};").expect("writing to memory cannot fail");
         }
-        print.0.finish()
+        xxh3_64(text.as_bytes())
     }
 }

@@ -28,6 +28,14 @@ impl World {
 
     pub(crate) fn check_all_pages(&mut self) {
         (0..self.guest.pages()).for_each(|page| self.check_page(PageIndex(page)));
+        self.check_another();
+    }
+
+    /// What another VM has at intermediaries stays there until it needs it no more.
+    fn check_another(&mut self) {
+        if let Some((via, page)) = (0..).zip(&self.vias).find_map(|(via, host)| Some((via, host.lost_of_another()?))) {
+            self.broken(format!("intermediary {via} has lost page {} of another VM", page.0));
+        }
     }
 
     /// The newest version of the page is in a live, known place, nobody presents an older one as the newest, and if the
@@ -188,6 +196,7 @@ impl World {
             self.broken("a cancelled migration has completed".into());
         }
         self.check_metrics(outcome);
+        self.check_another();
     }
 
     /// The ledger has seen what the harness has seen.
@@ -205,6 +214,8 @@ impl World {
             Some("the bytes of pages")
         } else if gathered != Bytes(self.destination.gathered) {
             Some("the bytes gathered")
+        } else if metrics.bytes_deduplicated != Bytes(self.source.deduplicated) {
+            Some("the bytes that intermediaries had")
         } else if metrics.bytes_lost != self.run.lost {
             Some("the bytes lost")
         } else if completed && metrics.total_migration_time.is_none() {

@@ -49,9 +49,9 @@ impl World {
             Message::LastAsk { id } => self.answered(*id, Answer::Done),
             Message::Answer { id, answer } => self.answered(*id, *answer),
             Message::Located { frame } => self.location_known(*frame),
-            Message::Stored { via, frame, refused } => {
-                self.note(|| format!("{via} has stored {frame} without {refused:?}"));
-                self.stored(*via, *frame, refused);
+            Message::Stored { via, frame, refused, unknown } => {
+                self.note(|| format!("{via} has stored {frame} without {refused:?} and {unknown:?}"));
+                self.stored(*via, *frame, refused, unknown);
             }
             other => unreachable!("{other:?} arrives at the source"),
         }

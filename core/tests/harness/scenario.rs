@@ -210,6 +210,7 @@ fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
         limit: draw.percent(30).then(|| Rate(rate * (1 + draw.below(20)) as f64 / 10.0)),
         unlimited_while_paused: draw.percent(50),
         elide_zero_pages: draw.percent(50),
+        dedup: false,
         channels: Channels::default(),
     };
     spec.timeout = draw.percent(25).then(|| {
@@ -223,6 +224,7 @@ fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
     if let Some(ahead) = &mut spec.ahead {
         ahead.staging = fetches_all && draw.percent(60);
     }
+    spec.transfer.dedup = spec.uses_intermediaries() && draw.percent(50);
 }
 
 fn stop_rule(page: Span, draw: &mut Choices) -> StopRule {

@@ -14,7 +14,7 @@ use livemig_core::vocabulary::{CmdId, Event, Failure, Joined, Reply, Send, Sent}
 use super::bugs::Bug;
 use super::channel::{DEMAND_ACKS, Lane, MAX_STREAMS};
 use super::intermediary::Vias;
-use super::memory::{Content, ZEROS, index};
+use super::memory::{Content, Hash, ZEROS, hash, index};
 use super::wire::{Batch, Message};
 use super::world::{Happening, World};
 
@@ -36,6 +36,10 @@ pub(crate) struct OutSend {
     /// Intermediaries to which its pages may go.
     pub(super) via: Vec<u16>,
     pub(super) copies: usize,
+    /// Intermediaries are asked by hash whether they have a page's content.
+    dedup: bool,
+    /// Pages for which they were asked in vain: their content goes next.
+    pub(super) in_vain: Bitmap,
     /// What the machine hears of it comes in order once an intermediary has refused pages of it.
     pub(super) ordered: bool,
     recalled: bool,
@@ -66,6 +70,16 @@ pub(super) struct Staged {
     pub(super) waits: Vias,
     /// Pages for which there was no room, and where.
     pub(super) refused: Vec<(u16, PageIndex)>,
+    /// Pages that went by hash.
+    pub(super) asked: Bitmap,
+    /// Of these, those whose content somebody does not have.
+    pub(super) unknown: Bitmap,
+}
+
+impl Staged {
+    pub(super) fn at(holders: Vias) -> Staged {
+        Staged { holders, waits: holders, refused: Vec::new(), asked: Bitmap::default(), unknown: Bitmap::default() }
+    }
 }
 
 impl Flight {
@@ -105,6 +119,21 @@ impl OutSend {
 
     fn is_over(&self) -> bool {
         self.flights.is_empty() && (self.recalled || self.plan.left() + self.again.count() == 0)
+    }
+
+    /// Intermediaries were asked for these pages in vain: they go with their content.
+    pub(super) fn asked_in_vain(&mut self, pages: &Bitmap) {
+        for page in pages.iter().filter(|&page| self.airborne.contains(page)).collect::<Vec<_>>() {
+            self.airborne.remove(page);
+            self.again.remove(page);
+            self.in_vain.insert(page);
+            self.plan.requeue(Extent { first: page, pages: 1 });
+        }
+    }
+
+    /// Intermediaries had the content of so many pages.
+    pub(super) fn had(&mut self, pages: u64) {
+        self.sent.deduplicated += Bytes::from_pages(pages);
     }
 
     /// What is on these ways has to be sent again; whether there was anything.
@@ -148,6 +177,8 @@ impl World {
             direct: routes.direct,
             via: routes.via,
             copies: usize::from(routes.copies),
+            dedup: routes.dedup,
+            in_vain: Bitmap::default(),
             ordered: false,
             recalled: false,
         });
@@ -204,11 +235,20 @@ impl World {
     }
 
     /// Reads pages as they are now and sends them.
-    pub(super) fn launch(&mut self, index: usize, pages: Vec<PageIndex>, way: Way) {
+    pub(super) fn launch(&mut self, index: usize, pages: Vec<PageIndex>, mut way: Way) {
         let frame = self.source.next_frame;
         self.source.next_frame += 1;
         let demanded = matches!(way, Way::Demand);
-        let (content, size) = self.read(&pages, demanded);
+        let (mut content, mut size) = self.read(&pages, demanded);
+        let dedup = self.source.sends[index].dedup;
+        let mut hashes = Vec::new();
+        if let Way::Staged(staged) = &mut way
+            && dedup
+        {
+            hashes = self.take_hashes(index, &mut content);
+            size -= PAGE_SIZE * hashes.len() as u64;
+            staged.asked = hashes.iter().map(|h| h.0).collect();
+        }
         self.note(|| format!("frame {frame} on {way:?}: {}", show(&pages)));
         let wire = match &way {
             Way::Stream(_) | Way::Demand => size,
@@ -226,7 +266,7 @@ impl World {
         }
         self.source.wire += wire;
         let cost = self.cost(size);
-        let batch = |lane| Batch { frame, lane, pages: content.clone() };
+        let batch = |lane| Batch { frame, lane, pages: content.clone(), dedup, hashes: hashes.clone() };
         match &way {
             Way::Stream(stream) => {
                 let stream = *stream;
@@ -245,6 +285,20 @@ impl World {
         }
         self.source.places.newer_is_sent(&pages);
         self.source.sends[index].flights.insert(frame, Flight { pages, way });
+    }
+
+    /// Of the pages that go to intermediaries, those that they have not been asked for; a page of zeros is not worth the question.
+    fn take_hashes(&self, index: usize, content: &mut Vec<(PageIndex, Option<Content>)>) -> Vec<(PageIndex, Hash)> {
+        let in_vain = &self.source.sends[index].in_vain;
+        let mut hashes = Vec::new();
+        content.retain(|&(page, bytes)| match bytes {
+            Some(bytes) if !in_vain.contains(page) => {
+                hashes.push((page, hash(bytes)));
+                false
+            }
+            Some(_) | None => true,
+        });
+        hashes
     }
 
     /// Pages as they are now, and what they take on the wire.

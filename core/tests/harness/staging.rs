@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use livemig_core::machine::Phase;
 use livemig_core::pages::Bitmap;
-use livemig_core::units::{PageIndex, Span};
+use livemig_core::units::{Bytes, PageIndex, Span};
 use livemig_core::vocabulary::{CmdId, Event, Failure, Peer, Reply};
 
 use super::bugs::Bug;
@@ -76,9 +76,8 @@ impl World {
         while let Some((index, holders)) = self.next_staging() {
             let extent = self.source.sends[index].plan.next(self.timing.batch).expect("pages are left");
             let pages: Vec<PageIndex> = extent.iter().collect();
-            let staged = Staged { holders, waits: holders, refused: Vec::new() };
             self.coverage.staged += extent.pages * holders.count();
-            self.launch(index, pages.clone(), Way::Staged(staged));
+            self.launch(index, pages.clone(), Way::Staged(Staged::at(holders)));
             if self.bug == Some(Bug::StagingTrusted) {
                 let frame = self.source.next_frame - 1;
                 self.source.sends[index].flights.remove(&frame);
@@ -127,17 +126,30 @@ impl World {
     }
 
     /// An intermediary has taken a batch, in part perhaps.
-    pub(crate) fn stored(&mut self, via: u16, frame: u32, refused: &[PageIndex]) {
+    pub(crate) fn stored(&mut self, via: u16, frame: u32, refused: &[PageIndex], unknown: &[PageIndex]) {
         let Some(index) = self.source.sends.iter().position(|s| s.flights.contains_key(&frame)) else { return };
         let flight = self.source.sends[index].flights.get_mut(&frame).expect("just found");
         let Way::Staged(staged) = &mut flight.way else { unreachable!("intermediaries store what is staged") };
         staged.waits.remove(via);
         staged.refused.extend(refused.iter().map(|&page| (via, page)));
+        if self.bug != Some(Bug::ProbeTrusted) {
+            staged.unknown.insert_all(&unknown.iter().copied().collect());
+        }
         if staged.waits.is_empty() {
             let Some(Flight { pages, way: Way::Staged(staged) }) = self.source.sends[index].flights.remove(&frame) else {
                 unreachable!("just found")
             };
-            let kept: Vec<PageIndex> = pages.into_iter().filter(|page| staged.refused.iter().all(|(_, p)| p != page)).collect();
+            let Staged { unknown, asked, .. } = &staged;
+            let kept: Vec<PageIndex> = pages
+                .into_iter()
+                .filter(|page| !unknown.contains(*page) && staged.refused.iter().all(|(_, p)| p != page))
+                .collect();
+            let had = (asked.count() - unknown.count()) * staged.holders.count();
+            self.source.deduplicated += Bytes::from_pages(had).0;
+            self.coverage.deduplicated += had;
+            self.coverage.asked_in_vain += unknown.count();
+            self.source.sends[index].had(had);
+            self.source.sends[index].asked_in_vain(unknown);
             let there = self.landed(index, &kept);
             self.located(frame, there, staged.holders);
             self.refused(index, &staged.refused);

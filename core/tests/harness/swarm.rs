@@ -26,7 +26,10 @@ pub(crate) fn migrate(seed: u64, bug: Option<Bug>, traced: bool) -> Result<Cover
     let scenario = Scenario::draw(seed);
     let choices = Choices::seeded(seed ^ 0x5eed);
     let mut world = World::new(scenario.guest.clone(), scenario.timing.clone(), choices, bug, traced);
-    world.vias = (0u16..).zip(&scenario.vias).map(|(via, &capacity)| Intermediary::new(via, capacity)).collect();
+    world.vias = (0u16..).zip(&scenario.vias).map(|(via, &capacity)| Intermediary::new(via, capacity, bug)).collect();
+    if scenario.spec.transfer.dedup {
+        world.vias.iter_mut().for_each(|via| via.serve_another(scenario.guest.pages));
+    }
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| follow(&mut world, &scenario))) {
         let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
         world.broken(format!("panic: {}", text.unwrap_or_default()));

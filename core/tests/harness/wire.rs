@@ -13,7 +13,7 @@ use livemig_core::units::PageIndex;
 use livemig_core::vocabulary::CmdId;
 
 use super::intermediary::Vias;
-use super::memory::Content;
+use super::memory::{Content, Hash};
 
 /// A message with what fences it.
 #[derive(Clone, Debug)]
@@ -37,8 +37,9 @@ pub(crate) enum Message {
     Located { frame: u32 },
     /// To an intermediary: pages to keep.
     Stage(Batch),
-    /// From an intermediary to the source: it keeps the pages of a frame, except these, for which it has no room.
-    Stored { via: u16, frame: u32, refused: Vec<PageIndex> },
+    /// From an intermediary to the source: it keeps the pages of a frame, except these, for which it has no room, and these, of which it
+    /// got only a hash and has no content.
+    Stored { via: u16, frame: u32, refused: Vec<PageIndex>, unknown: Vec<PageIndex> },
     /// From the destination to an intermediary: the page is wanted.
     Fetch(PageIndex),
     /// From an intermediary to the destination: the newest version that it has, and the frame in which that came.
@@ -61,6 +62,10 @@ pub(crate) struct Batch {
     /// The lane of its acknowledgement.
     pub(crate) lane: usize,
     pub(crate) pages: Vec<(PageIndex, Option<Content>)>,
+    /// Of staged pages: equal contents are kept once.
+    pub(crate) dedup: bool,
+    /// Pages of which only the hash goes, to whoever may have the content.
+    pub(crate) hashes: Vec<(PageIndex, Hash)>,
 }
 
 /// Pages, and who has them. Frames are numbered in the order in which the source reads pages, so that of two places of a page

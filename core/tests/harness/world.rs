@@ -19,7 +19,7 @@ use super::driver::describe;
 use super::faults::{Fault, FaultKind};
 use super::guest::{Guest, GuestSetup};
 use super::intermediary::{Intermediary, ViaState};
-use super::memory::{Content, Memory, ZEROS, written};
+use super::memory::{Content, Memory, initial};
 use super::places::Places;
 use super::scenario::Timing;
 use super::sender::OutSend;
@@ -88,6 +88,8 @@ pub(crate) struct Source {
     pub(crate) limit: Option<Rate>,
     /// Bytes put on the wire so far.
     pub(crate) wire: u64,
+    /// Bytes not put on it, because intermediaries had the content.
+    pub(crate) deduplicated: u64,
 }
 
 /// The migration under way.
@@ -151,7 +153,7 @@ const TRACE_LENGTH: usize = 300;
 impl World {
     pub(crate) fn new(guest: GuestSetup, timing: Timing, choices: Choices, bug: Option<Bug>, traced: bool) -> World {
         let pages = guest.pages;
-        let ideal: Vec<Content> = (0..pages).map(|p| if p % 3 == 0 { ZEROS } else { written(ZEROS, PageIndex(p), p) }).collect();
+        let ideal: Vec<Content> = (0..pages).map(|p| initial(PageIndex(p))).collect();
         let mut destination = Destination::new(pages);
         destination.bug = bug;
         let mut world = World {
@@ -464,6 +466,7 @@ impl Source {
             busy: [false; MAX_STREAMS],
             limit: None,
             wire: 0,
+            deduplicated: 0,
         }
     }
 

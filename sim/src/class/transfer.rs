@@ -232,7 +232,7 @@ impl TransferModel for Transfer {
         let demanded = if self.load == Load::Push { guest.demanded() } else { 0.0 };
         let wire = Bytes(self.sent.round() as u64);
         let demand = Bytes((demanded * self.mean_factor()).round() as u64);
-        Sent { wire, demand: demand.min(wire), skipped: Bytes(self.skipped.round() as u64) }
+        Sent { wire, demand: demand.min(wire), skipped: Bytes(self.skipped.round() as u64), ..Sent::default() }
     }
 
     /// In whole bytes per class.

@@ -330,7 +330,7 @@ impl TransferModel for Transfer {
         let partly = self.on_wire.filter(|w| w.asked).map_or(0.0, |w| w.whole - w.left);
         let wire = Bytes(self.sent.round() as u64);
         let demand = Bytes((self.demanded + partly).round() as u64);
-        Sent { wire, demand: demand.min(wire), skipped: Bytes(self.skipped.round() as u64) }
+        Sent { wire, demand: demand.min(wire), skipped: Bytes(self.skipped.round() as u64), ..Sent::default() }
     }
 
     fn unsent(&self, _guest: &Guest) -> Bitmap {

@@ -59,7 +59,8 @@ fn scatter_gather_evicts_before_it_completes() {
     s.pause(1_000, 1_001);
     s.state(1_001, 1_005, 10);
     s.resume(1_005, Side::Destination, 1_010, 1_010);
-    let scattered = Send { routes: Routes { direct: true, via: vec![0, 1], copies: 1 }, ..copy(SendClass::First, 0, 100_000) };
+    let scattered =
+        Send { routes: Routes { direct: true, via: vec![0, 1], copies: 1, dedup: false }, ..copy(SendClass::First, 0, 100_000) };
     let send = s.order(1_010, Command::Send(scattered));
     for (via, bytes) in [(0, 30_000), (1, 20_000), (0, 40_000)] {
         s.observe(Observation::Staged { via, bytes: Bytes(bytes) });
