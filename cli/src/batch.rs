@@ -163,10 +163,18 @@ pub(crate) fn load(args: &BatchArgs) -> Result<Option<Loaded>> {
     let mut loaded = loaded::load(&args.scenario, Replaced { seed: args.seed, fidelity: args.fidelity.map(Into::into) })?;
     loaded.select(&args.strategies)?;
     if args.check {
-        Output::new(false).write(&format!("{}the scenario is valid\n", heading::of(&loaded)))?;
+        say_valid(&loaded)?;
         return Ok(None);
     }
     Ok(Some(loaded))
+}
+
+/// Says that there is nothing wrong with a scenario.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn say_valid(loaded: &Loaded) -> Result<()> {
+    Output::new(false).write(&format!("{}the scenario is valid\n", heading::of(loaded)))
 }
 
 /// Makes every run of the scenario, shows results with `view` and files them when there is an output directory.

@@ -80,6 +80,52 @@ fn real_guests_are_migrated_compared_and_filed() {
     }
 }
 
+/// The scenario of the other tests, with changes, in a file.
+fn changed(directory: &Path, changes: &[(&str, &str)]) -> String {
+    let mut text = fs::read_to_string(scenario()).unwrap();
+    for (old, new) in changes {
+        assert!(text.contains(old), "{old}");
+        text = text.replace(old, new);
+    }
+    let path = directory.join("changed.toml");
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_real_guests_cannot_do_is_said_before_anything_is_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = changed(directory.path(), &[(r#"["pre-copy", "post-copy"]"#, r#"["pre-copy", "traffic-sensitive"]"#)]);
+    for check in [&["--check"][..], &[]] {
+        let output = livemig(&[&["exec", &path][..], check].concat());
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.contains("strategy `traffic-sensitive`") && output.stdout.is_empty(), "{errors}");
+    }
+    let output = livemig(&["exec", scenario().to_str().unwrap(), "--check"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("the scenario is valid"));
+}
+
+#[test]
+fn a_migration_that_does_not_complete_is_a_negative_answer() {
+    if !have_kvm() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let strategies = r#"[{ name = "slow", preset = "pre-copy", limit = "100 Mbit/s" }]
+
+[[event]]
+at = "800 ms"
+cancel = "vm1"
+"#;
+    let path = changed(directory.path(), &[(r#"["pre-copy", "post-copy"]"#, strategies)]);
+    let output = livemig(&["exec", &path, "--format", "csv", "--observe", "100ms"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("did not complete") && errors.contains("cancelled"), "{errors}");
+}
+
 #[test]
 fn an_agent_without_a_coordinator_says_what_it_is() {
     let output = livemig(&["agent"]);

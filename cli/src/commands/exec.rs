@@ -18,13 +18,23 @@ use std::time::Duration;
 pub(super) fn run(args: &ExecArgs) -> Result<Answer> {
     let batch = batch_args(args);
     let Some(mut loaded) = batch::load(&batch)? else { return Ok(Answer::Done) };
+    let machine = Machine::new(args, loaded.scenario.horizon)?;
+    // What cannot be done is said before anything is.
+    for point in &loaded.scenario.points {
+        for strategy in &point.strategies {
+            livemig_exec::run::check(&point.world, strategy, &machine.options)?;
+        }
+    }
+    if args.check {
+        batch::say_valid(&loaded)?;
+        return Ok(Answer::Done);
+    }
     livemig_exec::guest::kvm_available().context(
         "real guests need KVM (load kvm_intel or kvm_amd, and be in the group of /dev/kvm); `livemig compare` simulates",
     )?;
     if args.net == NetName::Namespaces {
         loaded.add_option("--net namespaces");
     }
-    let machine = Machine::new(args, loaded.scenario.horizon)?;
     let mut view = Blocks::new(args.format, &loaded, args.baseline.as_deref())?;
     let tally = batch::drive(&batch, &loaded, &machine, &mut view)?;
     Ok(if tally.complain_of_failures(&loaded) { Answer::Negative } else { Answer::Done })
@@ -40,7 +50,8 @@ pub(super) fn agent() -> Result<Answer> {
 fn batch_args(args: &ExecArgs) -> BatchArgs {
     BatchArgs {
         scenario: args.scenario.clone(),
-        check: args.check,
+        // What is read is checked for more than other commands ask.
+        check: false,
         output: args.output.clone(),
         format: args.format,
         threads: Some(1),

@@ -4,7 +4,7 @@ use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::Extent;
 use livemig_core::units::{PageIndex, Span};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Which pages are here, and which the guest waits for.
 #[derive(Debug, Default)]
@@ -80,6 +80,11 @@ impl Book {
     /// Those pages of an extent that the guest waits for.
     pub(super) fn waiting_in(&self, extent: Extent) -> Vec<u64> {
         self.waiting.range(extent.first.0..extent.first.0 + extent.pages).map(|(&page, _)| page).collect()
+    }
+
+    /// Pages that the guest has waited for longer than this.
+    pub(super) fn waiting_for(&self, time: Duration) -> Vec<u64> {
+        self.waiting.iter().filter(|(_, since)| since.elapsed() > time).map(|(&page, _)| page).collect()
     }
 
     pub(super) fn is_waited_for(&self, page: PageIndex) -> bool {

@@ -350,13 +350,24 @@ impl Lane {
     /// Pages that the guest waits for: they are asked for as it does, by whoever sees that.
     fn serve_urgent(&mut self, mut reader: FrameReader<TcpStream>, epoch: u32) -> Result<(), WireError> {
         self.session.request_again();
+        let mut heard = Instant::now();
         loop {
             if let Some(header) = reader.next()? {
                 self.take_in(&header, &mut reader, epoch)?;
+                heard = Instant::now();
             } else if self.session.gathering.places().closed {
                 return Ok(());
+            } else if heard.elapsed() > SILENCE && self.is_owed() {
+                return Err(WireError::Silence);
             }
         }
+    }
+
+    /// Whether the guest waits too long for a page that is here.
+    fn is_owed(&self) -> bool {
+        let late = self.session.book().waiting_for(SILENCE);
+        let places = self.session.gathering.places();
+        late.into_iter().any(|page| places.holder(PageIndex(page)) == Some(self.via))
     }
 
     /// All others, as long as the limit allows for it.

@@ -153,6 +153,14 @@ impl MigrationResult {
     }
 }
 
+/// Whether [`run`] can make the migrations of a world by a strategy, as far as that can be known without beginning.
+///
+/// # Errors
+/// What real mode cannot do.
+pub fn check(world: &World, strategy: &Strategy, options: &Options) -> Result<(), ExecError> {
+    cast::Cast::of(world, strategy, 0, options).map(drop)
+}
+
 /// Makes the migrations of a world by a strategy, with real guests.
 ///
 /// # Errors
