@@ -58,6 +58,8 @@ pub(crate) enum Happening<S> {
     Incident(u32),
     /// Rates are measured from now on.
     Measure,
+    /// The time over which the mean rate of a flow is taken is over.
+    MeanOver(u32),
     /// The drain is requested.
     DrainRequested,
     /// A host that was drained takes guests again.
@@ -111,7 +113,9 @@ pub(crate) struct Engine<'a, F: Fidelity> {
     take: &'a mut dyn FnMut(u32, MigrationResult),
     changed: Vec<(FlowId, f64)>,
     /// Whether a migration has been requested.
-    requested: bool,
+    pub(crate) requested: bool,
+    /// Flows whose own time of measurement has begun and is not over.
+    pub(crate) means_under_way: usize,
     /// Migrations whose results are still to come.
     unfinished: usize,
     events: u64,
@@ -163,6 +167,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             take,
             changed: Vec::new(),
             requested: false,
+            means_under_way: 0,
             unfinished: 0,
             events: 0,
         };
@@ -213,11 +218,16 @@ impl<'a, F: Fidelity> Engine<'a, F> {
         m
     }
 
-    /// Runs until every migration has ended and been observed, or until the horizon.
+    /// Whether something is still to come: the result of a migration, a drain's next step, or the end of a flow's time.
+    fn goes_on(&self) -> bool {
+        self.unfinished > 0 || self.drains() || self.means_under_way > 0
+    }
+
+    /// Runs until every migration has ended and been observed and every flow has been measured, or until the horizon.
     pub(crate) fn run(mut self) -> RunResult {
         let horizon = Time::ZERO + self.settings.horizon;
         self.settle();
-        while self.unfinished > 0 || self.drains() {
+        while self.goes_on() {
             let Some(at) = self.queue.peek_time().filter(|&at| at <= horizon) else { break };
             debug_assert!(at >= self.now, "time goes forward");
             self.now = at;
@@ -229,7 +239,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             }
             self.settle();
         }
-        if self.unfinished > 0 || self.drains() {
+        if self.goes_on() {
             self.now = horizon;
         }
         self.results()
@@ -260,6 +270,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             Happening::NextPhase(vm, region) => self.next_phase(vm, region),
             Happening::Incident(i) => self.incident(i),
             Happening::Measure => self.begin_measuring(),
+            Happening::MeanOver(t) => self.end_mean(t),
             Happening::DrainRequested => self.request_drain(),
             Happening::HostReturns(host) => self.host_returns(host),
         }
@@ -342,7 +353,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             drive.over = true;
             self.tell_drain_of_ending(m, ending.outcome);
             self.abandon_transfers(m);
-            self.mark_traffic(1);
+            self.extend_means();
             self.queue.push(self.now + OBSERVED_AFTER, Happening::Observed(m));
         }
     }
@@ -365,7 +376,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
         self.drives[m as usize].observed = true;
         self.drives[m as usize].session.observe(Observation::WorkBegins(now));
         if !std::mem::replace(&mut self.requested, true) {
-            self.mark_traffic(0);
+            self.begin_means();
         }
     }
 
@@ -399,14 +410,20 @@ impl<'a, F: Fidelity> Engine<'a, F> {
         for m in self.drives.numbers().collect::<Vec<_>>() {
             self.conclude(m);
         }
+        self.end_means_under_way();
         let drain = self.drain_result(self.now);
         RunResult { migrations: Vec::new(), flows: self.flow_results(), drain, ended: self.now, events: self.events }
     }
 
-    /// What the scenario's flows have carried from the first request to the last ending.
+    /// What the scenario's flows have carried.
     fn flow_results(&self) -> Vec<FlowResult> {
         let listed = self.traffic[self.listed.clone()].iter().filter_map(|t| t.listed.map(|index| (index, t)));
-        listed.map(|(i, t)| FlowResult { name: self.world.flows[i as usize].name.clone(), mean: Rate(t.mean()) }).collect()
+        let result = |(i, t): (u32, &TrafficFlow)| FlowResult {
+            name: self.world.flows[i as usize].name.clone(),
+            mean: Rate(t.mean()),
+            before: t.mean_before().map(Rate),
+        };
+        listed.map(result).collect()
     }
 
     /// A migration and its guest, brought to the present.

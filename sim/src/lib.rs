@@ -113,8 +113,10 @@ pub struct NotMoved {
 pub struct FlowResult {
     /// Its name.
     pub name: String,
-    /// Its mean rate from the first request to the last ending of a migration.
+    /// Its mean rate from the first request to the last ending of a migration, or for the time that the scenario gives it.
     pub mean: Rate,
+    /// Its mean rate from the beginning of the run to the first request; `None` when that is the same moment.
+    pub before: Option<Rate>,
 }
 
 /// Runs every migration of `world` with `strategy` until all have ended and been observed, or until the horizon.

@@ -1,9 +1,9 @@
 //! Application traffic: flows that move with their guests and share the network with migrations.
 
-use crate::engine::{Engine, Owner};
+use crate::engine::{Engine, Happening, Owner};
 use crate::fidelity::{Fidelity, GuestModel, Run};
 use crate::network::FlowId;
-use livemig_core::units::Time;
+use livemig_core::units::{Span, Time};
 use livemig_models::world::{Endpoint, Traffic, VmId};
 
 /// One flow between guests, hosts and the outside.
@@ -20,8 +20,11 @@ pub(crate) struct TrafficFlow {
     rate: f64,
     carried: f64,
     since: Time,
-    /// Bytes carried, and when, at the first request and at the last ending of a migration.
+    /// Bytes carried, and when, at the first request and at the end of the time over which the mean rate is taken: the last ending of a
+    /// migration, or when `measured_for` is over.
     marks: [(Time, f64); 2],
+    /// For how long from the first request on its mean rate is taken.
+    measured_for: Option<Span>,
     /// Bytes carried until rates were last begun to be measured.
     before: f64,
 }
@@ -30,7 +33,20 @@ impl TrafficFlow {
     fn new(from: Endpoint, to: Endpoint, offered: Option<f64>, weight: f64, listed: Option<u32>) -> TrafficFlow {
         let marks = [(Time::ZERO, 0.0); 2];
         let (since, before) = (Time::ZERO, 0.0);
-        TrafficFlow { from, to, offered, weight, listed, flow: None, rate: 0.0, carried: 0.0, since, marks, before }
+        TrafficFlow {
+            from,
+            to,
+            offered,
+            weight,
+            listed,
+            flow: None,
+            rate: 0.0,
+            carried: 0.0,
+            since,
+            marks,
+            measured_for: None,
+            before,
+        }
     }
 
     pub(crate) fn set_rate(&mut self, now: Time, rate: f64) {
@@ -64,6 +80,13 @@ impl TrafficFlow {
         let seconds = to.since(from).as_secs_f64();
         if seconds > 0.0 { (after - before) / seconds } else { self.rate }
     }
+
+    /// Mean rate from the beginning of the run to the first request, in bytes per second; `None` when that is the same moment.
+    pub(crate) fn mean_before(&self) -> Option<f64> {
+        let (requested, carried) = self.marks[0];
+        let seconds = requested.since(Time::ZERO).as_secs_f64();
+        (seconds > 0.0).then(|| carried / seconds)
+    }
 }
 
 impl<F: Fidelity> Engine<'_, F> {
@@ -74,7 +97,8 @@ impl<F: Fidelity> Engine<'_, F> {
         // Behind the guests' own, which may be many.
         self.listed = self.traffic.len()..self.traffic.len() + self.world.flows.len();
         for (i, f) in self.world.flows.iter().enumerate() {
-            self.add_traffic(TrafficFlow::new(f.from, f.to, f.rate.map(|r| r.0), f.weight, Some(i as u32)));
+            let flow = TrafficFlow::new(f.from, f.to, f.rate.map(|r| r.0), f.weight, Some(i as u32));
+            self.add_traffic(TrafficFlow { measured_for: f.measured_for, ..flow });
         }
         for t in 0..self.traffic.len() {
             self.route_traffic(t as u32);
@@ -154,10 +178,40 @@ impl<F: Fidelity> Engine<'_, F> {
         }
     }
 
-    pub(crate) fn mark_traffic(&mut self, which: usize) {
+    /// The first migration is requested: mean rates are taken from now on.
+    pub(crate) fn begin_means(&mut self) {
         let now = self.now;
-        for t in &mut self.traffic[self.listed.clone()] {
-            t.mark(which, now);
+        for t in self.listed.clone() {
+            let flow = &mut self.traffic[t];
+            flow.mark(0, now);
+            if let Some(span) = flow.measured_for {
+                self.queue.push(now + span, Happening::MeanOver(t as u32));
+                self.means_under_way += 1;
+            }
+        }
+    }
+
+    /// A migration has ended: so far go the means of the flows that have no time of their own.
+    pub(crate) fn extend_means(&mut self) {
+        let now = self.now;
+        for flow in self.traffic[self.listed.clone()].iter_mut().filter(|flow| flow.measured_for.is_none()) {
+            flow.mark(1, now);
+        }
+    }
+
+    /// The time of one flow is over.
+    pub(crate) fn end_mean(&mut self, t: u32) {
+        self.traffic[t as usize].mark(1, self.now);
+        self.means_under_way -= 1;
+    }
+
+    /// The run is over before the times of some flows.
+    pub(crate) fn end_means_under_way(&mut self) {
+        let now = self.now;
+        for flow in &mut self.traffic[self.listed.clone()] {
+            if flow.measured_for.is_some_and(|span| self.requested && flow.marks[0].0 + span > now) {
+                flow.mark(1, now);
+            }
         }
     }
 }

@@ -376,6 +376,7 @@ fn guests_go_where_the_least_is_received() {
         to: Endpoint::Host(HostId(3)),
         rate: Some(Rate::from_bits(50e6)),
         weight: 1.0,
+        measured_for: None,
     };
     world.flows = vec![backup];
     world.drain.as_mut().unwrap().placement = Placement::LeastTraffic;

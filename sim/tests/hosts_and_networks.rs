@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{constant, one_vm, run, strategy, vm};
+use common::{constant, one_vm, run, run_for, strategy, vm};
 use livemig_core::machine::Outcome;
 use livemig_core::policy::stop::{FixedRounds, SimGrid, StopRule};
 use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
@@ -134,10 +134,29 @@ fn outgoing_traffic_competes_before_the_switch_and_incoming_after() {
 fn a_flow_reports_what_it_has_carried() {
     let mut world = idle();
     let (from, to) = (Endpoint::Vm(VmId(0)), Endpoint::Outside);
-    world.flows.push(Flow { name: "netperf".into(), from, to, rate: None, weight: 1.0 });
+    world.flows.push(Flow { name: "netperf".into(), from, to, rate: None, weight: 1.0, measured_for: None });
     let r = run(&world, &pre_copy());
     close(r.migrations[0].metrics.total_migration_time.unwrap().as_secs_f64(), 20.0);
     close(r.flows[0].mean.0, GIB / 20.0);
+    assert_eq!(r.flows[0].before, None);
+}
+
+#[test]
+fn a_flow_is_measured_for_its_own_time() {
+    let mut world = idle();
+    world.moves[0].at = Time(10_000_000_000);
+    let (from, to) = (Endpoint::Vm(VmId(0)), Endpoint::Outside);
+    // It shares the link for the 20 s of the migration and has it to itself before and after.
+    for (seconds, mean) in [(10, GIB / 20.0), (60, (20.0 * GIB / 20.0 + 40.0 * GIB / 10.0) / 60.0)] {
+        let measured_for = Some(Span::from_secs(seconds));
+        world.flows = vec![Flow { name: "netperf".into(), from, to, rate: None, weight: 1.0, measured_for }];
+        let r = run(&world, &pre_copy());
+        close(r.flows[0].mean.0, mean);
+        close(r.flows[0].before.unwrap().0, GIB / 10.0);
+    }
+    // Of what the horizon cuts off, there is no more than the run has shown.
+    let cut = run_for(&world, &pre_copy(), Span::from_secs(40));
+    close(cut.flows[0].mean.0, (20.0 * GIB / 20.0 + 10.0 * GIB / 10.0) / 30.0);
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn what_stays_at_the_source_and_what_lives_at_the_destination_is_in_the_backgrou
 
 fn flow(mbit: f64) -> Flow {
     let rate = Some(Rate::from_bits(mbit * 1e6));
-    Flow { name: "flow".into(), from: Endpoint::Outside, to: Endpoint::Outside, rate, weight: 1.0 }
+    Flow { name: "flow".into(), from: Endpoint::Outside, to: Endpoint::Outside, rate, weight: 1.0, measured_for: None }
 }
 
 #[test]

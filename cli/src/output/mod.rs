@@ -31,8 +31,8 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 const FLOWS: &str = "flows.csv";
 
 /// Columns of `flows.csv`: the mean rate of each flow, in bytes per second, from the first request to the last ending of a
-/// migration.
-const FLOW_COLUMNS: [&str; 6] = ["scenario", "point", "replicate", "strategy", "flow", "mean_rate"];
+/// migration (or for its `measured_for`), and before the request.
+const FLOW_COLUMNS: [&str; 7] = ["scenario", "point", "replicate", "strategy", "flow", "mean_rate", "mean_rate_before"];
 
 /// Files of the hosts of a drain, and of the VMs that did not leave them, for scenarios with a drain.
 const HOSTS: &str = "hosts.csv";
@@ -106,7 +106,8 @@ impl OutputDir {
         if let (Some(file), Some(record)) = (&mut self.flows, records.first()) {
             for flow in &result.flows {
                 let run = record.first_values(RUN_COLUMNS.len() - 1);
-                file.row(run.into_iter().chain([flow.name.as_str().into(), Value::Number(flow.mean.0)]))?;
+                let rates = [Value::Number(flow.mean.0), flow.before.map(|rate| rate.0).into()];
+                file.row(run.into_iter().chain([flow.name.as_str().into()]).chain(rates))?;
             }
             file.flush()?;
         }

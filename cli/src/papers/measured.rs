@@ -1,7 +1,7 @@
 //! Runs of the scenarios, and what they have shown where published figures stand.
 
 use super::Collection;
-use super::published::{FLOW_RATE, Published, Relation, Selection};
+use super::published::{FLOW_METRICS, Published, Relation, Selection};
 use crate::batch;
 use crate::jobs::{self, Job};
 use crate::loaded::Loaded;
@@ -35,9 +35,9 @@ impl Runs {
         let mut needed: BTreeSet<Place<'_>> = BTreeSet::new();
         for row in rows {
             let baseline = row.baseline.as_ref().map(|b| b.strategy.as_str());
-            needed.extend(
-                [Some(row.strategy.as_str()), baseline].into_iter().flatten().map(|s| (row.scenario.as_str(), row.point, s)),
-            );
+            for strategy in [Some(row.strategy.as_str()), baseline].into_iter().flatten() {
+                needed.extend(row.points.clone().map(|point| (row.scenario.as_str(), point, strategy)));
+            }
         }
         let names: BTreeSet<&str> = needed.iter().map(|place| place.0).collect();
         let loaded =
@@ -75,11 +75,17 @@ impl Runs {
         Ok(value.map(|v| v / row.size).filter(|v| v.is_finite()))
     }
 
-    /// The median over the replicates.
+    /// The mean over the row's points.
     fn value(&self, row: &Published, strategy: &str) -> Result<Option<f64>> {
-        let shown = self.runs.get(&(row.scenario.clone(), row.point, strategy.to_owned())).map_or(&[][..], Vec::as_slice);
+        let values = row.points.clone().map(|point| self.at(row, strategy, point)).collect::<Result<Option<Vec<f64>>>>()?;
+        Ok(values.map(|all| all.iter().sum::<f64>() / all.len() as f64))
+    }
+
+    /// The median over the replicates of a point.
+    fn at(&self, row: &Published, strategy: &str, point: usize) -> Result<Option<f64>> {
+        let shown = self.runs.get(&(row.scenario.clone(), point, strategy.to_owned())).map_or(&[][..], Vec::as_slice);
         let values = shown.iter().map(|run| run.value(&row.metric, &row.of)).collect::<Result<Option<Vec<f64>>>>();
-        let values = values.with_context(|| format!("{}, point {}, {strategy}", row.scenario, row.point))?;
+        let values = values.with_context(|| format!("{}, point {point}, {strategy}", row.scenario))?;
         Ok(values.and_then(Spread::of).map(|spread| spread.median))
     }
 }
@@ -97,13 +103,14 @@ fn jobs_at(loaded: &Loaded, (name, point, strategy): Place<'_>) -> Result<Vec<Jo
 fn shown(loaded: &Loaded, job: &Job, metrics: &BTreeSet<&str>) -> Shown {
     let point = &loaded.scenario.points[job.point];
     let mut result = livemig_sim::run(&point.world, &point.strategies[job.strategy], batch::settings(&loaded.scenario, job));
-    let flows = result.flows.iter().map(|flow| (flow.name.clone(), Some(flow.mean.0))).collect();
     let mut values: BTreeMap<String, Vec<(String, Option<f64>)>> = BTreeMap::new();
+    for (metric, read) in FLOW_METRICS {
+        values.insert(metric.to_owned(), result.flows.iter().map(|flow| (flow.name.clone(), read(flow))).collect());
+    }
     let records = batch::records(loaded, job, &mut result);
     for (name, read) in record::COLUMNS.iter().filter(|(name, _)| metrics.contains(name)) {
         values.insert((*name).to_owned(), records.iter().map(|r| (r.vm.to_owned(), read(r).number())).collect());
     }
-    values.insert(FLOW_RATE.to_owned(), flows);
     Shown { values }
 }
 

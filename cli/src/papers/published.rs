@@ -3,6 +3,8 @@
 use super::table::Row;
 use crate::record;
 use anyhow::{Result, bail};
+use livemig_sim::FlowResult;
+use std::ops::RangeInclusive;
 
 /// Columns of `published.csv`.
 pub(super) const COLUMNS: [&str; 14] = [
@@ -22,8 +24,18 @@ pub(super) const COLUMNS: [&str; 14] = [
     "x",
 ];
 
-/// The metric of flows, whose mean rate stands in no column of `metrics.csv`.
-pub(super) const FLOW_RATE: &str = "flow_rate";
+/// Metrics of flows, which stand in no column of `metrics.csv`.
+pub(super) const FLOW_METRICS: [FlowMetric; 3] = [
+    // Mean rate from the request on.
+    ("flow_rate", |flow| Some(flow.mean.0)),
+    // Mean rate before the request.
+    ("flow_rate_before", |flow| flow.before.map(|rate| rate.0)),
+    // The first as a share of the second.
+    ("flow_share", |flow| flow.before.map(|before| flow.mean.0 / before.0)),
+];
+
+/// The name of a metric, and how it is read off what became of a flow.
+pub(super) type FlowMetric = (&'static str, fn(&FlowResult) -> Option<f64>);
 
 /// A reduction, 1 - ours / baseline.
 const REDUCTION: &str = "%";
@@ -72,12 +84,12 @@ pub(crate) struct Published {
     /// The same as it is written, which says how exactly it is known.
     pub(crate) paper_text: String,
     pub(crate) scenario: String,
-    /// Index of the point in the scenario's sweep.
-    pub(crate) point: usize,
+    /// Indices of the points in the scenario's sweep over which the value is the mean.
+    pub(crate) points: RangeInclusive<usize>,
     pub(crate) strategy: String,
     /// Whose value it is.
     pub(super) of: Selection,
-    /// A column of `metrics.csv`, or [`FLOW_RATE`].
+    /// A column of `metrics.csv`, or one of [`FLOW_METRICS`].
     pub(crate) metric: String,
     /// The strategy that the value is relative to.
     pub(crate) baseline: Option<Baseline>,
@@ -103,7 +115,7 @@ pub(super) enum Relation {
     Factor,
 }
 
-/// Whose value it is: of a VM, or, of [`FLOW_RATE`], of a flow.
+/// Whose value it is: of a VM, or, of [`FLOW_METRICS`], of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Selection {
     /// The run as a whole.
@@ -142,12 +154,9 @@ impl Published {
             bail!("there is no unit `{unit}`; allowed: {}", UNITS.map(|u| u.0).join(" ").trim());
         };
         let metric = row.filled("metric")?;
-        if metric != FLOW_RATE && !record::COLUMNS.iter().any(|(name, _)| *name == metric) {
-            bail!("there is no metric `{metric}`; allowed are {FLOW_RATE} and the columns of metrics.csv");
-        }
-        let point = row.number("point")?.unwrap_or(0.0);
-        if point < 0.0 || point.fract() != 0.0 {
-            bail!("`point` is {point}; expected a whole number from 0");
+        let of_flows = FLOW_METRICS.map(|(name, _)| name);
+        if !of_flows.contains(&metric.as_str()) && !record::COLUMNS.iter().any(|(name, _)| *name == metric) {
+            bail!("there is no metric `{metric}`; allowed are {} and the columns of metrics.csv", of_flows.join(", "));
         }
         Ok(Published {
             paper: known("paper", row.filled("paper")?, papers)?,
@@ -158,7 +167,7 @@ impl Published {
             paper_value: row.number("paper_value")?,
             paper_text: row.text("paper_value"),
             scenario: row.filled("scenario")?,
-            point: point as usize,
+            points: points(&row.text("point"))?,
             strategy: row.filled("strategy")?,
             of: Selection::read(&row.filled("vm")?),
             metric,
@@ -176,6 +185,18 @@ fn known<'a>(what: &str, name: String, all: impl Iterator<Item = &'a str>) -> Re
         bail!("{what}s.csv has no {what} `{name}`; it has {}", all.join(", "));
     }
     Ok(name)
+}
+
+/// The points of a row: the first when none is given, one, or those from one to another (`0-9`).
+fn points(text: &str) -> Result<RangeInclusive<usize>> {
+    if text.is_empty() {
+        return Ok(0..=0);
+    }
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) if first <= last => Ok(first..=last),
+        _ => bail!("`point` is `{text}`; expected a whole number from 0, or two with `-` between them, the smaller one first"),
+    }
 }
 
 fn baseline(strategy: String, unit: &str) -> Result<Option<Baseline>> {
@@ -200,6 +221,16 @@ mod tests {
         assert_eq!(Selection::read("sum(*)"), Selection::Sum("*".into()));
         assert_eq!(Selection::read("max(a)"), Selection::Largest("a".into()));
         assert_eq!(Selection::read("mean"), Selection::One("mean".into()));
+    }
+
+    #[test]
+    fn points_are_one_or_a_range() {
+        assert_eq!(points("").unwrap(), 0..=0);
+        assert_eq!(points("7").unwrap(), 7..=7);
+        assert_eq!(points("2-11").unwrap(), 2..=11);
+        for wrong in ["-1", "1.5", "4-2", "3-", "a", "0-1-2"] {
+            assert!(points(wrong).unwrap_err().to_string().contains(&format!("`{wrong}`")), "{wrong}");
+        }
     }
 
     #[test]

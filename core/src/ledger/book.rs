@@ -98,6 +98,9 @@ impl Ledger {
         if let Some(timeline) = &mut self.timeline {
             timeline.command(now, command.name());
         }
+        if matches!(command, Command::PeekDirty { .. }) && self.requested.is_none() {
+            self.traffic.snapshots_begin();
+        }
         let order = match command {
             Command::Send(send) => Order::Send(self.send_ordered(now, send)),
             Command::Collect { into: Some(of), .. } => Order::Join { of: *of, over: None },
@@ -359,6 +362,7 @@ impl Ledger {
             guest_gap: self.guest_gap,
             perceived_downtime: perceived(&self.work),
             bytes: self.traffic.bytes,
+            snapshots: self.traffic.snapshots,
             links: std::mem::take(&mut self.traffic.links),
             rounds: self.traffic.rounds.count(),
             work_lost: self.work.lost(),

@@ -29,6 +29,8 @@ pub struct Metrics {
     pub perceived_downtime: Option<Span>,
     /// Bytes on the wire by purpose.
     pub bytes: ByteCounts,
+    /// Snapshots before t0 that were sent whole, without the first copy and the passes straight after it.
+    pub snapshots: u32,
     /// Bytes per link, by the driver's number of the link, ascending; links that carried nothing are left out.
     pub links: Vec<(u32, Bytes)>,
     /// Rounds of copying, the stopped one included.
@@ -82,6 +84,7 @@ impl Default for Metrics {
             guest_gap: None,
             perceived_downtime: None,
             bytes: ByteCounts::default(),
+            snapshots: 0,
             links: Vec::new(),
             rounds: 0,
             remote_faults: 0,

@@ -23,6 +23,8 @@ enum Purpose {
 pub(super) struct OpenSend {
     purpose: Purpose,
     in_round: bool,
+    /// A snapshot of memory, neither the first copy nor a pass straight after it.
+    snapshot: bool,
     /// Of the pages that it still holds, the share that goes out for the first time.
     first: f64,
     /// What has been entered of it.
@@ -57,6 +59,10 @@ pub(super) struct Traffic {
     pub(super) bytes: ByteCounts,
     /// Bytes of pages that did not go because intermediaries had their content.
     pub(super) deduplicated: Bytes,
+    /// Snapshots that were sent whole.
+    pub(super) snapshots: u32,
+    /// Dirty pages were counted before the request, as they are for snapshots and not for what goes before these.
+    counted: bool,
     pub(super) rounds: Rounds,
     /// Sends of the last round that are not over; the round is open while there are any.
     sending: u16,
@@ -69,6 +75,11 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
+    /// Dirty pages are counted before the request: what is sent from now on until then is snapshots.
+    pub(super) fn snapshots_begin(&mut self) {
+        self.counted = true;
+    }
+
     /// A send is ordered.
     pub(super) fn order<P: PageSet>(&mut self, now: Time, send: &Send<P>, stage: Stage) -> OpenSend {
         let purpose = match (send.class, stage, send.region) {
@@ -87,7 +98,9 @@ impl Traffic {
             self.sending += 1;
             self.last().pages += send.set.len();
         }
-        OpenSend { purpose, in_round, first: if send.class == SendClass::First { 1.0 } else { 0.0 }, entered: Sent::default() }
+        let snapshot = purpose == Purpose::Snapshot && self.counted && send.region == Region::Memory;
+        let first = if send.class == SendClass::First { 1.0 } else { 0.0 };
+        OpenSend { purpose, in_round, snapshot, first, entered: Sent::default() }
     }
 
     /// So much of a send has gone out since it was ordered.
@@ -114,6 +127,7 @@ impl Traffic {
     /// A send is over; `unsent` bytes of pages came back.
     pub(super) fn over(&mut self, now: Time, mut send: OpenSend, sent: Sent, unsent: Bytes) -> Over {
         self.progress(&mut send, sent);
+        self.snapshots = self.snapshots.saturating_add(u32::from(send.snapshot && unsent.is_zero()));
         let mut relieved = Bytes::ZERO;
         if send.in_round {
             self.sending -= 1;

@@ -32,6 +32,7 @@ pub fn whole<'a>(migrations: impl IntoIterator<Item = &'a Metrics>) -> Metrics {
         downtime: all.iter().filter_map(|m| m.downtime).max_by_key(|d| d.total),
         guest_gap: all.iter().filter_map(|m| m.guest_gap).max(),
         perceived_downtime: perceived(&all),
+        snapshots: all.iter().fold(0, |sum, m| sum.saturating_add(m.snapshots)),
         rounds: all.iter().fold(0, |sum, m| sum.saturating_add(m.rounds)),
         work_lost: sum(|m| m.work_lost),
         observed: sum(|m| m.observed),

@@ -232,6 +232,8 @@ pub struct Flow {
     pub rate: Option<Rate>,
     /// Its weight in max-min fairness; a stream of a migration weighs 1.
     pub weight: f64,
+    /// For how long from the first request on its mean rate is taken; `None` until the last migration has ended.
+    pub measured_for: Option<Span>,
 }
 
 /// A migration to make.

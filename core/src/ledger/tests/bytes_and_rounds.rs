@@ -193,6 +193,28 @@ fn snapshots_disk_and_links_are_apart() {
     assert_eq!(m.links, [(2, Bytes(5)), (7, Bytes(111))]);
 }
 
+#[test]
+fn snapshots_are_counted_after_the_passes_and_when_they_are_whole() {
+    let mut s = Script::default();
+    let snapshot = |len| copy(SendClass::Snapshot, 0, len);
+    // The first copy and a pass: nothing was counted before them.
+    s.send(0, snapshot(9_000), 10, wire(9_000));
+    s.send(10, snapshot(900), 12, wire(900));
+    for at in [20, 30, 40] {
+        s.dirty(at, 30);
+        s.send(at, snapshot(30), at + 1, wire(30));
+    }
+    // A disk's part of a snapshot is no snapshot of its own, and one that is taken back is none.
+    s.send(40, Send { region: Region::Disk, ..snapshot(30) }, 42, wire(30));
+    let taken_back = s.order(50, Command::Send(snapshot(30)));
+    s.event(51, Event::Requested);
+    s.event(52, Event::Recalled { id: taken_back, sent: wire(10), unsent: pages(20) });
+    // Dirty pages are counted after the request too.
+    s.dirty(60, 30);
+    s.send(60, copy(SendClass::Resend, 1, 20), 61, wire(20));
+    assert_eq!(s.finish(70, None).snapshots, 3);
+}
+
 /// The disk goes first, and both are one round, whatever ends first.
 #[test]
 fn a_round_is_over_when_memory_and_disk_are() {

@@ -3,7 +3,7 @@
 use super::{Via, Workload};
 use crate::scenario::quantity::{Count, Fraction, Positive};
 use crate::scenario::value::{At, Text, Value};
-use livemig_core::units::{Bytes, Rate};
+use livemig_core::units::{Bytes, Rate, Span};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -148,4 +148,6 @@ pub(crate) struct Flow {
     pub(crate) rate: Option<Value<Rate>>,
     /// Weight against other traffic; a stream of a migration weighs 1. Default: 1.
     pub(crate) weight: Option<Value<Positive>>,
+    /// For how long from the first request on its mean rate is taken. Default: until the last migration has ended.
+    pub(crate) measured_for: Option<Value<Span>>,
 }

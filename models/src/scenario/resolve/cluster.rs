@@ -11,7 +11,7 @@ use crate::scenario::quantity::{Count, Fraction, Quantity, written_size};
 use crate::scenario::raw::{self, Document};
 use crate::scenario::value::{At, Member, Text, Value};
 use crate::world::{Disk, Endpoint, Flow, Host, HostId, Nic, Rack, Role, Traffic, Vm, VmId, Workload};
-use livemig_core::units::{Bytes, Rate};
+use livemig_core::units::{Bytes, Rate, Span};
 
 /// Largest guest: 2^50 bytes.
 const MAX_MEMORY: Bytes = Bytes(1 << 50);
@@ -288,7 +288,11 @@ pub(super) fn flows(
             }
             let rate = optional(raw.rate.as_ref(), member, "flow.rate")?;
             let weight = optional(raw.weight.as_ref(), member, "flow.weight")?.map_or(1.0, |w| w.0);
-            flows.push(Flow { name: member.name.to_owned(), from, to, rate, weight });
+            let measured_for = optional(raw.measured_for.as_ref(), member, "flow.measured_for")?;
+            if let Some(value) = raw.measured_for.as_ref().filter(|_| measured_for == Some(Span::ZERO)) {
+                return Err(member.fault(value.line, "flow.measured_for", "the time must be above zero"));
+            }
+            flows.push(Flow { name: member.name.to_owned(), from, to, rate, weight, measured_for });
             Ok(())
         })?;
     }

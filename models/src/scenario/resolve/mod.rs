@@ -2,6 +2,7 @@
 
 mod cluster;
 mod drain;
+mod fitting;
 mod plan;
 mod strategies;
 mod workload;
@@ -108,6 +109,7 @@ pub(crate) fn resolve(document: &Document, frame: Frame, files: &mut Files) -> R
     let events = context.events(&document.event, &moves, drain.as_ref(), files)?;
     drop((rack_names, host_names, vm_names));
     let world = World { hosts, racks, vms: guests.vms, flows, moves, drain, events, calibration };
+    fitting::check(document, &world, &strategies)?;
     Ok((world, strategies))
 }
 
