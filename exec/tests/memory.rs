@@ -6,7 +6,7 @@ use common::*;
 use livemig_core::pages::{Bitmap, PageSet};
 use livemig_core::units::{Bytes, PageIndex};
 use livemig_exec::ExecError;
-use livemig_exec::content::Page;
+use livemig_exec::content::{Page, WORDS};
 use livemig_exec::guest::Guest;
 use livemig_exec::memory::{GuestMemory, Userfault};
 use livemig_exec::replay::Replay;
@@ -222,7 +222,7 @@ fn a_guest_without_memory_gets_it_page_by_page() {
                 old.read_page(PageIndex(page), &mut content);
                 pages.push(content);
             }
-            if old.is_zero(PageIndex(first)) && watch.place_zero(PageIndex(first)).unwrap() {
+            if old.is_zero(PageIndex(first)) && watch.place_zeros(PageIndex(first), 1).unwrap() == 1 {
                 pushed += 1;
             }
             let fresh = watch.place(PageIndex(first), &pages).unwrap();
@@ -230,7 +230,7 @@ fn a_guest_without_memory_gets_it_page_by_page() {
             there += 32 - fresh;
         }
         assert!(there > 100, "the guest had asked for pages: {there}");
-        assert!(!watch.place_zero(PageIndex(0)).unwrap(), "a page that is there stays");
+        assert_eq!(watch.place_zeros(PageIndex(0), 3).unwrap(), 0, "pages that are there stay");
         run_steps(&destination, 1000);
         pause(&destination);
         stop.store(true, Ordering::Relaxed);
@@ -240,6 +240,24 @@ fn a_guest_without_memory_gets_it_page_by_page() {
     });
     assert!(served > 100, "{served}");
     assert_clean(&destination);
+}
+
+#[test]
+fn memory_is_filled_with_the_newest_of_every_page() {
+    let memory = Arc::new(GuestMemory::allocate(Bytes::from_pages(64), false).unwrap());
+    let Some(filler) = watch(&memory) else { return };
+    let pages = |mark: u64| -> Vec<Page> { (0..64).map(|i| Page([mark + i; WORDS])).collect() };
+    // Some are there already, on their own and in a row; what is filled in replaces them, whereas what is placed does not.
+    filler.fill(PageIndex(3), &pages(100)[3..4]).unwrap();
+    filler.fill(PageIndex(10), &pages(100)[10..30]).unwrap();
+    filler.fill(PageIndex(0), &pages(1000)[..40]).unwrap();
+    assert_eq!(filler.place(PageIndex(30), &pages(2000)[30..]).unwrap(), 24);
+    for (index, mark) in (0..40).map(|i| (i, 1000)).chain((40..64).map(|i| (i, 2000))) {
+        let mut found = Page::ZERO;
+        memory.read_page(PageIndex(index), &mut found);
+        assert_eq!(found, pages(mark)[index as usize], "page {index}");
+    }
+    assert!(filler.fill(PageIndex(60), &pages(0)[..5]).is_err(), "beyond memory");
 }
 
 #[test]
@@ -276,7 +294,7 @@ fn pages_beyond_memory_are_refused() {
     let memory = Arc::new(GuestMemory::allocate(Bytes::from_pages(64), false).unwrap());
     let Some(watch) = watch(&memory) else { return };
     assert!(watch.place(PageIndex(63), &[Page::ZERO; 2]).is_err());
-    assert!(watch.place_zero(PageIndex(64)).is_err());
+    assert!(watch.place_zeros(PageIndex(64), 1).is_err());
     assert!(watch.wake(PageIndex(u64::MAX), 2).is_err());
     assert_eq!(watch.place(PageIndex(62), &[Page::ZERO; 2]).unwrap(), 2);
     let mut faults = Vec::new();

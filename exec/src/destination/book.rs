@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Book {
     /// Whole and in their newest version, as far as the source has sent it.
     received: Bitmap,
-    /// Written to by what arrived, perhaps by a frame whose checksum was wrong.
+    /// Where memory has pages, be they the newest or not, so that something can be received there in place.
     touched: Bitmap,
     /// Since when the guest waits.
     waiting: BTreeMap<u64, Instant>,
@@ -22,14 +22,14 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Something is about to be written to these pages.
+    /// Memory has these pages now.
     pub(super) fn touch(&mut self, extent: Extent) {
         self.touched.insert_run(extent.first, extent.pages);
     }
 
-    /// Whether something may have been written to this page before.
-    pub(super) fn is_touched(&self, page: PageIndex) -> bool {
-        self.touched.contains(page)
+    /// Whether memory has pages at all of these places.
+    pub(super) fn are_touched(&self, extents: &[Extent]) -> bool {
+        extents.iter().all(|e| self.touched.run_from(e.first, e.pages) == e.pages)
     }
 
     /// These pages have come from the source.
@@ -134,9 +134,12 @@ mod tests {
         book.arrived(extent(4, 2));
         assert_eq!((book.waiting(), book.take_stalls().len(), book.take_stalls().len()), (vec![9], 1, 0));
         assert_eq!(book.missing(10), 4);
+        book.touch(extent(0, 6));
+        assert!(book.are_touched(&[extent(0, 4), extent(4, 2)]) && !book.are_touched(&[extent(0, 2), extent(5, 2)]));
         let mut stale = Bitmap::default();
         stale.insert(PageIndex(1));
         book.discard(&stale);
         assert_eq!((book.missing(10), book.wants(PageIndex(1))), (5, Some(true)));
+        assert!(!book.are_touched(&[extent(0, 4)]) && book.are_touched(&[extent(2, 4)]));
     }
 }

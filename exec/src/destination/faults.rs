@@ -33,7 +33,7 @@ fn serve(session: &Weak<Session>, watch: &Weak<Userfault>) {
             match wanted {
                 // It came between the fault and now, or as a mark for zeros before the watch began, which backs nothing.
                 None => {
-                    if let Err(error) = watch.place_zero(fault.page) {
+                    if let Err(error) = watch.place_zeros(fault.page, 1) {
                         session.setup.reports.warn(format!("page {} of session {}: {error}", fault.page.0, session.id));
                     }
                 }

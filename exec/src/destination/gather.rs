@@ -6,13 +6,12 @@
 use super::places::{End, Places};
 use super::session::{Session, place};
 use crate::agent::message::{FromAgent, Record};
-use crate::content::Page;
 use crate::error::ExecError;
 use crate::wire::WireError;
 use crate::wire::auth::{Greeting, Role};
 use crate::wire::frame::{FrameReader, FrameWriter, HEADER, Header, SILENCE};
 use crate::wire::message::{Answer, Message};
-use crate::wire::pages::{MAX_DATA, MAX_PAGES, Table};
+use crate::wire::pages::{Buffer, MAX_DATA, PIECE, Table, new_buffer};
 use crate::wire::stage::{StageMessage, connect};
 use livemig_core::ledger::Observation;
 use livemig_core::pages::Bitmap;
@@ -62,7 +61,7 @@ struct Lane {
     via: u16,
     urgent: bool,
     table: Table,
-    aside: Vec<Page>,
+    buffer: Box<Buffer>,
 }
 
 impl Gathering {
@@ -220,7 +219,7 @@ impl Session {
             places.end = Some(End::Gathered { at });
             places.order
         };
-        self.room_alone().watch = None;
+        self.room_alone().end_watch();
         self.close_gathering(true);
         self.report_stalls();
         if let Some(id) = order {
@@ -270,7 +269,7 @@ impl Session {
         let count = self.gathering.places().count();
         for via in (0..).take(count) {
             for urgent in [true, false] {
-                let lane = Lane { session: self.clone(), via, urgent, table: Table::default(), aside: Vec::new() };
+                let lane = Lane { session: self.clone(), via, urgent, table: Table::default(), buffer: new_buffer() };
                 let name = if urgent { "fetch urgent" } else { "fetch" };
                 if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(move || lane.run()) {
                     self.setup.reports.warn(format!("a thread that fetches from intermediary {via}: {error}"));
@@ -429,7 +428,7 @@ impl Lane {
         if pause.is_zero() {
             let extents = {
                 let book = self.session.book();
-                places.next(self.via, MAX_PAGES, |page| book.is_here(page) || book.is_waited_for(page))
+                places.next(self.via, PIECE, |page| book.is_here(page) || book.is_waited_for(page))
             };
             if !extents.is_empty() {
                 places.spend(extents.iter().map(|e| e.pages * PAGE_SIZE).sum());
@@ -451,15 +450,11 @@ impl Lane {
         }
         let here: Vec<Extent> = {
             let room = session.room();
-            let (Some(memory), Some(watch), false) = (&room.memory, &room.watch, room.over) else {
+            let (Some(memory), Some(watch), true) = (&room.memory, &room.filler, room.watched && !room.over) else {
                 return Err(WireError::Outdated);
             };
             self.table.read(reader, header, memory.pages())?;
-            self.aside.resize(MAX_PAGES as usize, Page::ZERO);
-            self.table.receive_aside(&reader.input, &mut self.aside)?;
-            place(watch, &self.table, &self.aside)?;
-            let mut book = session.book();
-            self.table.runs.iter().for_each(|run| book.fetched(run.extent));
+            place(watch, &reader.input, memory, &self.table, &mut self.buffer, |extent| session.book().fetched(extent))?;
             self.table.runs.iter().map(|run| run.extent).collect()
         };
         let bytes = HEADER as u64 + u64::from(header.body) + u64::from(header.data);

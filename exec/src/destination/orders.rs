@@ -91,9 +91,10 @@ impl Session {
         if let Some(room) = self.setup.room.filter(|room| self.setup.guests.memory() + spec.memory > *room) {
             return Ok(Answer::Refused(format!("{} do not fit into {room}", spec.memory)));
         }
-        let memory = Arc::new(GuestMemory::allocate(spec.memory, true)?);
+        let memory = Arc::new(GuestMemory::allocate(spec.memory, false)?);
         let made = Guest::new(&spec, memory.clone())?;
         let mut room = self.room_alone();
+        room.filler = Userfault::watch(memory.clone()).ok().map(Arc::new);
         room.memory = Some(memory);
         room.guest = Some(made);
         Ok(Answer::Done)
@@ -114,11 +115,16 @@ impl Session {
         Ok(())
     }
 
+    /// From now on the guest may wait for missing pages.
     fn begin_watch(self: &Arc<Session>, room: &mut Room) -> Result<(), ExecError> {
-        if room.watch.is_none() {
-            let watch = Arc::new(Userfault::watch(memory(room.memory.as_ref())?.clone())?);
+        if !room.watched {
+            let watch = match room.filler.take() {
+                Some(filler) => filler,
+                None => Arc::new(Userfault::watch(memory(room.memory.as_ref())?.clone())?),
+            };
             self.watch_faults(&watch)?;
-            room.watch = Some(watch);
+            room.filler = Some(watch);
+            room.watched = true;
         }
         Ok(())
     }
@@ -128,6 +134,8 @@ impl Session {
             let mut room = self.room_alone();
             if faults {
                 self.begin_watch(&mut room)?;
+            } else {
+                room.end_watch();
             }
             let counters = guest(room.guest.as_ref())?.counters();
             let Some(ready) = room.guest.take() else { return Err(no_guest()) };
@@ -177,7 +185,7 @@ impl Session {
         let missing = {
             let room = self.room();
             let pages = room.memory.as_ref().map_or(0, |m| m.pages());
-            if room.watch.is_some() { self.book().missing(pages) } else { 0 }
+            if room.watched { self.book().missing(pages) } else { 0 }
         };
         let vm = orders.vm;
         drop(orders);

@@ -12,7 +12,8 @@ use crate::wire::WireError;
 use crate::wire::auth::{Greeting, Role};
 use crate::wire::frame::{FrameReader, FrameWriter, HEADER, Header, Kind, SILENCE};
 use crate::wire::message::Message;
-use crate::wire::pages::{MAX_DATA, MAX_PAGES, Table};
+use crate::wire::pages::{Buffer, MAX_DATA, Table, new_buffer};
+use livemig_core::push_plan::Extent;
 use livemig_core::units::PageIndex;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -51,8 +52,10 @@ pub(super) struct Room {
     pub(super) memory: Option<Arc<GuestMemory>>,
     /// The guest, until it starts.
     pub(super) guest: Option<Guest>,
-    /// Access to missing pages waits, and pages are placed rather than written.
-    pub(super) watch: Option<Arc<Userfault>>,
+    /// Puts pages into memory that was never touched. Where the kernel does not let us, they are written there.
+    pub(super) filler: Option<Arc<Userfault>>,
+    /// The guest may run and wait for pages that are missing; they are asked for.
+    pub(super) watched: bool,
     /// Nothing of this session is wanted any more.
     pub(super) over: bool,
 }
@@ -178,14 +181,14 @@ impl Session {
         greeting: Greeting,
     ) -> Result<(), WireError> {
         let mut table = Table::default();
-        let mut aside = Vec::new();
+        let mut buffer = new_buffer();
         loop {
             let Some(header) = reader.next()? else { continue };
             self.check(&header, greeting.epoch)?;
             if header.kind != Kind::Pages {
                 return Err(WireError::Malformed("message"));
             }
-            self.apply(&header, reader, &mut table, &mut aside)?;
+            self.apply(&header, reader, &mut table, &mut buffer)?;
             let bytes = HEADER as u64 + u64::from(header.body) + u64::from(header.data);
             match &self.setup.reception {
                 Some(pace) if greeting.role == Role::Fault => pace.count(bytes),
@@ -208,7 +211,7 @@ impl Session {
         header: &Header,
         reader: &mut FrameReader<TcpStream>,
         table: &mut Table,
-        aside: &mut Vec<Page>,
+        buffer: &mut Buffer,
     ) -> Result<(), WireError> {
         let room = self.room();
         if room.epoch != header.epoch || room.over {
@@ -216,25 +219,48 @@ impl Session {
         }
         let Some(memory) = &room.memory else { return Err(WireError::Malformed("frame of pages for which there is no room")) };
         table.read(reader, header, memory.pages())?;
-        match &room.watch {
-            None => {
-                table.runs.iter().filter(|r| !r.zero).for_each(|r| self.book().touch(r.extent));
-                table.receive_in_place(&reader.input, memory)?;
-                for page in table.runs.iter().filter(|r| r.zero).flat_map(|r| r.extent.iter()) {
-                    // Memory that nothing was written to is zero, and need not be backed.
-                    if self.book().is_touched(page) {
-                        memory.write_page(page, &Page::ZERO);
-                    }
+        let (input, filler) = (&reader.input, room.filler.as_ref());
+        match filler.filter(|_| room.watched) {
+            Some(watch) => place(watch, input, memory, table, buffer, |extent| self.book().arrived(extent)),
+            None => self.write(filler, input, memory, table, buffer),
+        }
+    }
+
+    /// Puts the pages of a frame into memory before the guest has started.
+    fn write(
+        &self,
+        filler: Option<&Arc<Userfault>>,
+        input: &TcpStream,
+        memory: &GuestMemory,
+        table: &Table,
+        buffer: &mut Buffer,
+    ) -> Result<(), WireError> {
+        let in_place = |piece: &[Extent]| {
+            let mut book = self.book();
+            if filler.is_none() {
+                // Also by what turns out to be wrong.
+                piece.iter().for_each(|&extent| book.touch(extent));
+            }
+            book.are_touched(piece)
+        };
+        table.receive(input, memory, buffer, in_place, |piece, pages| {
+            if let (Some(filler), Some(pages)) = (filler, pages) {
+                each_of(piece, pages, |extent, pages| filler.fill(extent.first, pages))?;
+            }
+            let mut book = self.book();
+            piece.iter().for_each(|&extent| book.touch(extent));
+            piece.iter().for_each(|&extent| book.arrived(extent));
+            Ok(())
+        })?;
+        for run in table.runs.iter().filter(|r| r.zero) {
+            for page in run.extent.iter() {
+                // Memory that nothing was written to is zero, and need not be backed.
+                if self.book().are_touched(&[Extent { first: page, pages: 1 }]) {
+                    memory.write_page(page, &Page::ZERO);
                 }
             }
-            Some(watch) => {
-                aside.resize(MAX_PAGES as usize, Page::ZERO);
-                table.receive_aside(&reader.input, aside)?;
-                place(watch, table, aside)?;
-            }
+            self.book().arrived(run.extent);
         }
-        let mut book = self.book();
-        table.runs.iter().for_each(|r| book.arrived(r.extent));
         Ok(())
     }
 
@@ -275,6 +301,15 @@ impl Session {
 }
 
 impl Room {
+    /// All memory is here, or what is missing is zero.
+    pub(super) fn end_watch(&mut self) {
+        self.filler = None;
+        self.watched = false;
+        if let Some(memory) = &self.memory {
+            memory.allow_huge_pages();
+        }
+    }
+
     /// Nothing of this session is wanted any more.
     pub(super) fn clear(&mut self) {
         *self = Room { epoch: self.epoch, over: true, ..Room::default() };
@@ -291,19 +326,38 @@ impl Connections {
     }
 }
 
-/// Places pages for a guest that may be waiting for them. What it has already is newer than what comes.
-pub(super) fn place(watch: &Userfault, table: &Table, contents: &[Page]) -> Result<(), ExecError> {
-    let mut at = 0;
-    for run in &table.runs {
-        if run.zero {
-            for page in run.extent.iter() {
-                watch.place_zero(page)?;
-            }
-        } else {
-            let next = at + run.extent.pages as usize;
-            watch.place(run.extent.first, &contents[at..next])?;
-            at = next;
-        }
+/// Places pages for a guest that may be waiting for them, and tells which have `come`. What it has already is newer than what comes.
+pub(super) fn place(
+    watch: &Userfault,
+    input: &TcpStream,
+    memory: &GuestMemory,
+    table: &Table,
+    buffer: &mut Buffer,
+    mut come: impl FnMut(Extent),
+) -> Result<(), WireError> {
+    let aside = |_: &[Extent]| false;
+    table.receive(input, memory, buffer, aside, |piece, pages| {
+        each_of(piece, pages.unwrap_or_default(), |extent, pages| watch.place(extent.first, pages).map(drop))?;
+        piece.iter().for_each(|&extent| come(extent));
+        Ok(())
+    })?;
+    for run in table.runs.iter().filter(|r| r.zero) {
+        watch.place_zeros(run.extent.first, run.extent.pages)?;
+        come(run.extent);
+    }
+    Ok(())
+}
+
+/// Does something with each extent of a piece and its pages.
+fn each_of(
+    piece: &[Extent],
+    mut pages: &[Page],
+    mut what: impl FnMut(Extent, &[Page]) -> Result<(), ExecError>,
+) -> Result<(), ExecError> {
+    for &extent in piece {
+        let (these, rest) = pages.split_at(extent.pages as usize);
+        what(extent, these)?;
+        pages = rest;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::content::Page;
 use crate::memory::GuestMemory;
 use crate::wire::WireError;
 use crate::wire::frame::{FrameReader, Header};
-use crate::wire::pages::{MAX_PAGES, Table};
+use crate::wire::pages::{Buffer, Table, new_buffer};
 use crate::wire::stage::MOST_PAGES;
 use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::Extent;
@@ -58,10 +58,16 @@ pub(super) struct PutDown {
 }
 
 /// Buffers that live as long as a connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Buffers {
     table: Table,
-    aside: Vec<Page>,
+    buffer: Box<Buffer>,
+}
+
+impl Default for Buffers {
+    fn default() -> Buffers {
+        Buffers { table: Table::default(), buffer: new_buffer() }
+    }
 }
 
 impl Deposit {
@@ -124,14 +130,13 @@ impl Deposit {
             return Err(WireError::Outdated);
         }
         let Some(memory) = &shelf.memory else { return Err(WireError::Malformed("frame of pages that nobody was asked to keep")) };
-        let Buffers { table, aside } = buffers;
+        let Buffers { table, buffer } = buffers;
         table.read(reader, header, memory.pages())?;
         if !self.back(table) {
-            aside.resize(MAX_PAGES as usize, Page::ZERO);
-            table.receive_aside(&reader.input, aside)?;
+            table.receive(&reader.input, memory, buffer, |_| false, |_, _| Ok(()))?;
             return Ok(PutDown { stored: false, held: self.held() });
         }
-        table.receive_in_place(&reader.input, memory)?;
+        table.receive(&reader.input, memory, buffer, |_| true, |_, _| Ok(()))?;
         let mut kept = self.kept();
         for run in &table.runs {
             if run.zero {

@@ -91,9 +91,9 @@ impl Intermediary {
                     // Whoever is told where pages are is told after they have been kept.
                     let Some(memory) = deposit.memory() else { return Err(WireError::Outdated) };
                     let here = deposit.here(&requested(&runs, memory.pages())?);
-                    let bytes = page_sender.take(&memory, &here, true, true);
+                    let bytes = page_sender.take(&memory, &here, true);
                     self.pass(bytes - HEADER as u64, urgent);
-                    page_sender.send(&memory, &mut out, true)?;
+                    page_sender.send(&memory, &mut out)?;
                 }
                 StageMessage::Free => {
                     self.free(greeting.session);

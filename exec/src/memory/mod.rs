@@ -126,6 +126,12 @@ impl GuestMemory {
         self.advise(first, pages, libc::MADV_DONTNEED)
     }
 
+    /// Lets the kernel make huge pages of small ones, in time.
+    pub(crate) fn allow_huge_pages(&self) {
+        // Advice about huge pages never fails.
+        let _ = self.advise(PageIndex(0), self.pages, libc::MADV_HUGEPAGE);
+    }
+
     fn advise(&self, first: PageIndex, pages: u64, advice: libc::c_int) -> Result<(), ExecError> {
         let range = self.range(first, pages)?;
         // SAFETY: the range is inside this mapping, and none of the advices used here takes it away.

@@ -148,6 +148,19 @@ impl Userfault {
     /// # Errors
     /// Pages beyond memory, or what the kernel refuses.
     pub fn place(&self, first: PageIndex, contents: &[Page]) -> Result<u64, ExecError> {
+        self.place_or(first, contents, |_, _| {})
+    }
+
+    /// Places neighbouring pages, and overwrites those that are there already: for memory that nobody accesses. This is the cheapest
+    /// way to fill memory that was never touched, for no page is cleared first and there is no fault for each.
+    ///
+    /// # Errors
+    /// Pages beyond memory, or what the kernel refuses.
+    pub fn fill(&self, first: PageIndex, contents: &[Page]) -> Result<(), ExecError> {
+        self.place_or(first, contents, |page, content| self.memory.write_page(page, content)).map(drop)
+    }
+
+    fn place_or(&self, first: PageIndex, contents: &[Page], there: impl Fn(PageIndex, &Page)) -> Result<u64, ExecError> {
         let range = self.range(first, contents.len() as u64)?;
         let (mut done, mut fresh) = (0, 0);
         while let Some(rest) = contents.get(done..).filter(|rest| !rest.is_empty()) {
@@ -157,28 +170,34 @@ impl Userfault {
             let copied = u64::try_from(copy.copy).unwrap_or(0) / PAGE_SIZE;
             done += copied as usize;
             fresh += copied;
-            if self.settle(PageIndex(first.0 + done as u64), result)? {
+            let at = PageIndex(first.0 + done as u64);
+            if self.settle(at, result)? {
+                there(at, &contents[done]);
                 done += 1;
             }
         }
         Ok(fresh)
     }
 
-    /// Places a page of zeros, and wakes whoever waits for it; whether it was not there already.
+    /// Places neighbouring pages of zeros, and wakes whoever waits for them; pages that are there already are left as they are. How
+    /// many were not there.
     ///
     /// # Errors
-    /// A page beyond memory, or what the kernel refuses.
-    pub fn place_zero(&self, page: PageIndex) -> Result<bool, ExecError> {
-        loop {
-            let mut zero = ZeroPage { range: self.range(page, 1)?, mode: 0, zeropage: 0 };
+    /// Pages beyond memory, or what the kernel refuses.
+    pub fn place_zeros(&self, first: PageIndex, pages: u64) -> Result<u64, ExecError> {
+        let (mut done, mut fresh) = (0, 0);
+        while done < pages {
+            let at = PageIndex(first.0 + done);
+            let mut zero = ZeroPage { range: self.range(at, pages - done)?, mode: 0, zeropage: 0 };
             let result = ioctl(&self.fd, "UFFDIO_ZEROPAGE", UFFDIO_ZEROPAGE, &raw mut zero);
-            if result.is_ok() {
-                return Ok(true);
-            }
-            if self.settle(page, result)? {
-                return Ok(false);
+            let placed = u64::try_from(zero.zeropage).unwrap_or(0) / PAGE_SIZE;
+            done += placed;
+            fresh += placed;
+            if self.settle(PageIndex(first.0 + done), result)? {
+                done += 1;
             }
         }
+        Ok(fresh)
     }
 
     /// Lets whoever waits for these pages try again.

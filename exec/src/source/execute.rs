@@ -141,7 +141,6 @@ impl Driver {
             Ok(guest.take_longest_gap())
         });
         if let Ok(gap) = paused {
-            self.sender.set_still(true);
             self.observe(Observation::GuestGap(gap));
         }
         self.reply(id, paused.map(|_| Reply::Paused));
@@ -159,7 +158,6 @@ impl Driver {
     }
 
     fn resume_here(&mut self, id: CmdId) {
-        self.sender.set_still(false);
         let resumed = self.with_guest(|guest| {
             guest.resume();
             Ok(())

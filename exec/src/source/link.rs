@@ -313,7 +313,7 @@ pub(super) fn write(
     out: &mut FrameWriter<TcpStream>,
     lane: Lane,
 ) -> Result<(), WireError> {
-    let bytes = page_sender.take(&shared.memory, &batch.extents, batch.still, batch.elide);
+    let bytes = page_sender.take(&shared.memory, &batch.extents, batch.elide);
     shared.count(batch.send, bytes, lane);
-    page_sender.send(&shared.memory, out, batch.still)
+    page_sender.send(&shared.memory, out)
 }

@@ -6,6 +6,7 @@
 
 mod early;
 mod execute;
+mod flow;
 mod link;
 mod orders;
 mod sender;

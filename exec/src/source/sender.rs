@@ -3,12 +3,12 @@
 
 use super::Input;
 use super::early::Early;
+use super::flow::Flow;
 use super::sends::{Frame, Lane, OutSend};
 use super::staging::Staging;
 use crate::bucket::Bucket;
 use crate::error::ExecError;
 use crate::memory::{DirtyTracker, GuestMemory};
-use crate::wire::pages::MAX_PAGES;
 use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::Extent;
 use livemig_core::units::{Bytes, PageIndex, Rate};
@@ -18,10 +18,8 @@ use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Frames on their way, over all streams together: enough to keep them busy, and few enough that a recall is soon done.
-const WINDOW: usize = 8;
-/// With a limited rate, what is on its way takes no longer than this, or is a frame.
-const FLIGHT_TIME: Duration = Duration::from_millis(10);
+/// Batches of what the rate limit lets through at once that may be on their way on one stream.
+const BURSTS: usize = 2;
 /// How old what is known of the dirty log may be when pages are skipped: reading it costs a copy of its bits.
 const LOG_AGE: Duration = Duration::from_millis(10);
 
@@ -43,6 +41,7 @@ pub(super) struct State {
     /// What goes to intermediaries, and what is there.
     pub(super) staging: Staging,
     in_flight: Vec<usize>,
+    flow: Flow,
     bucket: Option<Bucket>,
     pub(super) tracker: Option<DirtyTracker>,
     /// What was dirty when it was last looked at; nothing of it has been collected since.
@@ -51,7 +50,6 @@ pub(super) struct State {
     pub(super) wanted: BTreeSet<PageIndex>,
     serving: bool,
     early: Early,
-    still: bool,
     elide: bool,
     wire: u64,
 }
@@ -62,8 +60,6 @@ pub(super) struct Batch {
     /// The send that it is part of, unless that has not begun.
     pub(super) send: Option<CmdId>,
     pub(super) extents: Vec<Extent>,
-    /// Nobody writes to memory any more.
-    pub(super) still: bool,
     pub(super) elide: bool,
 }
 
@@ -128,16 +124,22 @@ impl Sender {
             let flying = &mut state.in_flight[usize::from(stream)];
             *flying = flying.saturating_sub(1);
         }
-        let Some(extents) = state.sends.iter_mut().find_map(|send| send.acknowledged(frame)) else {
+        let Some((extents, took)) = state.sends.iter_mut().find_map(|send| send.acknowledged(frame)) else {
             if let Some(page) = state.early.acknowledged(frame) {
                 state.wanted.remove(&page);
             }
             return;
         };
+        if frame.0 != Lane::Fault {
+            state.flow.acknowledged(took);
+        }
         if !state.wanted.is_empty() {
-            for page in extents.iter().flat_map(|e| e.iter()) {
-                if !state.sends.iter().any(|s| s.holds(page)) {
-                    state.wanted.remove(&page);
+            for extent in extents {
+                let end = PageIndex(extent.first.0 + extent.pages);
+                for page in state.wanted.range(extent.first..end).copied().collect::<Vec<_>>() {
+                    if !state.sends.iter().any(|s| s.holds(page)) {
+                        state.wanted.remove(&page);
+                    }
                 }
             }
         }
@@ -225,11 +227,6 @@ impl Sender {
         self.lock().elide = elide;
     }
 
-    /// Whether the guest stands still from now on.
-    pub(super) fn set_still(&self, still: bool) {
-        self.lock().still = still;
-    }
-
     pub(super) fn serve_faults(&self) {
         let mut state = self.lock();
         state.serving = true;
@@ -309,7 +306,7 @@ impl State {
 
     /// The next pages of a send, as far as the limit of the rate allows for any.
     pub(super) fn batch(&mut self, index: usize) -> Next {
-        let mut most = MAX_PAGES;
+        let mut most = self.flow.pages();
         if let Some(bucket) = &mut self.bucket {
             let wait = bucket.wait(Instant::now());
             if !wait.is_zero() {
@@ -327,7 +324,7 @@ impl State {
         if extents.is_empty() {
             return Next::Skipped;
         }
-        Next::Batch(Batch { send: Some(send.id), extents, still: self.still, elide: self.elide }, index)
+        Next::Batch(Batch { send: Some(send.id), extents, elide: self.elide }, index)
     }
 
     /// Whether the destination takes more of a send than is on its way to it.
@@ -338,13 +335,11 @@ impl State {
 
     /// Frames that may be on their way on one stream.
     pub(super) fn window(&self) -> usize {
-        let mut frames = WINDOW;
-        if let Some(bucket) = &self.bucket {
-            let time = FLIGHT_TIME.as_nanos() as f64 / 5e6;
-            // A batch is what a burst of 5 ms allows.
-            frames = if bucket.batch() < MAX_PAGES { time as usize } else { frames };
+        match &self.bucket {
+            // A batch is what a burst allows.
+            Some(bucket) if bucket.batch() < self.flow.pages() => BURSTS,
+            _ => self.flow.window(self.streams),
         }
-        (frames / usize::from(self.streams.max(1))).max(2)
     }
 
     /// Looks at what is dirty, unless that was done a moment ago.
@@ -360,15 +355,15 @@ impl State {
         if !self.serving {
             return None;
         }
-        let (still, elide) = (self.still, self.elide);
+        let elide = self.elide;
         let (frame, extents) = ((Lane::Fault, seq), vec![Extent { first: page, pages: 1 }]);
         let Some(send) = self.sends.iter_mut().find(|s| s.holds(page)) else {
-            return self.early.serve(page, frame).then_some(Batch { send: None, extents, still, elide });
+            return self.early.serve(page, frame).then_some(Batch { send: None, extents, elide });
         };
         if !send.plan.fault(page) {
             return None;
         }
         send.launch(frame, extents.clone());
-        Some(Batch { send: Some(send.id), extents, still, elide })
+        Some(Batch { send: Some(send.id), extents, elide })
     }
 }

@@ -9,6 +9,7 @@ use livemig_core::push_plan::{Extent, PushPlan};
 use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex};
 use livemig_core::vocabulary::{CmdId, Event, Failure, Joined, Reply, Send, Sent};
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// What carries pages: a stream with its index, the fault connection, or connections to intermediaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,13 @@ impl Lane {
 /// A frame on its way.
 pub(super) type Frame = (Lane, u32);
 
+/// What is in a frame, and since when it is on its way.
+#[derive(Debug)]
+struct Flight {
+    extents: Vec<Extent>,
+    since: Instant,
+}
+
 /// A send that has not ended.
 #[derive(Debug)]
 pub(super) struct OutSend {
@@ -44,7 +52,7 @@ pub(super) struct OutSend {
     pub(super) via: Vec<u16>,
     /// How many intermediaries are to keep each page that goes there.
     pub(super) copies: u16,
-    flights: BTreeMap<Frame, Vec<Extent>>,
+    flights: BTreeMap<Frame, Flight>,
     airborne: Bitmap,
     again: Bitmap,
     sent: Sent,
@@ -111,7 +119,7 @@ impl OutSend {
             let fresh = self.airborne.insert_run(extent.first, extent.pages);
             debug_assert_eq!(fresh, extent.pages, "two versions of a page on their way");
         }
-        self.flights.insert(frame, extents);
+        self.flights.insert(frame, Flight { extents, since: Instant::now() });
     }
 
     /// What a frame takes on the wire.
@@ -122,9 +130,10 @@ impl OutSend {
         }
     }
 
-    /// A frame has been applied: its pages, and whether it was one of this send. Pages that have joined meanwhile are due again.
-    pub(super) fn acknowledged(&mut self, frame: Frame) -> Option<Vec<Extent>> {
-        let extents = self.flights.remove(&frame)?;
+    /// A frame has been applied: its pages and how long that took, if it was one of this send. Pages that have joined meanwhile are
+    /// due again.
+    pub(super) fn acknowledged(&mut self, frame: Frame) -> Option<(Vec<Extent>, Duration)> {
+        let Flight { extents, since } = self.flights.remove(&frame)?;
         for extent in &extents {
             self.airborne.remove_run(extent.first, extent.pages);
             if self.again.count() > 0 {
@@ -134,12 +143,12 @@ impl OutSend {
                 }
             }
         }
-        Some(extents)
+        Some((extents, since.elapsed()))
     }
 
     /// What is on its way in these frames has to be sent again.
     pub(super) fn take_back(&mut self, which: impl Fn(Frame) -> bool) {
-        let back = self.flights.extract_if(.., |&frame, _| which(frame)).flat_map(|(_, extents)| extents).collect::<Vec<_>>();
+        let back = self.flights.extract_if(.., |&frame, _| which(frame)).flat_map(|(_, flight)| flight.extents).collect::<Vec<_>>();
         for extent in back {
             for page in extent.iter() {
                 self.airborne.remove(page);
@@ -152,7 +161,7 @@ impl OutSend {
     /// There was no room for a frame, at these intermediaries: its pages leave the send, which avoids them from now on. `None` when
     /// the frame is none of this send's.
     pub(super) fn refuse(&mut self, frame: Frame, by: &[u16]) -> Option<Bitmap> {
-        let extents = self.flights.remove(&frame)?;
+        let Flight { extents, .. } = self.flights.remove(&frame)?;
         let mut refused = Bitmap::default();
         for extent in extents {
             self.airborne.remove_run(extent.first, extent.pages);

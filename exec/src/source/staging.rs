@@ -192,7 +192,7 @@ impl Sender {
 
     /// A batch is kept by everybody that it went to. Pages that have joined their send again meanwhile are staged in an old version.
     fn landed(&self, state: &mut State, no: u32, flight: &Flight) {
-        let Some(extents) = state.sends.iter_mut().find_map(|send| send.acknowledged((Lane::Staged, no))) else { return };
+        let Some((extents, _)) = state.sends.iter_mut().find_map(|send| send.acknowledged((Lane::Staged, no))) else { return };
         let mut there = Bitmap::default();
         for extent in extents {
             there.insert_run(extent.first, extent.pages);

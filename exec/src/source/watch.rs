@@ -1,9 +1,17 @@
 //! Watches: conditions on a send that are evaluated every tick.
+//!
+//! A stop rule takes the rate that a watch reports for the rate of the pause to come: what is left may take as long as the limit. That
+//! must hold, so the rate reported is the least of the last ticks, and what a switch takes beside sending the rest is taken off.
 
 use super::sender::Sender;
 use livemig_core::pages::Bitmap;
-use livemig_core::units::{Bytes, Rate, Time};
+use livemig_core::units::{Bytes, Rate, Span, Time};
 use livemig_core::vocabulary::{CmdId, Event, Reply, Sent, Stall, Watch, WatchEnd, Watched};
+
+/// How many ticks back the least rate is looked for.
+const TICKS: usize = 3;
+/// What a switch takes beside sending the rest: stopping the vCPUs, reading the log, their state, the first step at the destination.
+const SWITCH: Span = Span::from_millis(10);
 
 /// Watches that have not ended.
 #[derive(Debug, Default)]
@@ -18,13 +26,15 @@ struct Open {
     /// When the last tick was, and the bytes on the wire then.
     at: Time,
     wire: u64,
+    /// The rates of the last ticks, the newest last.
+    rates: Vec<Rate>,
     last: (Bytes, Rate),
 }
 
 impl Watches {
     pub(super) fn begin(&mut self, now: Time, id: CmdId, watch: Watch, sender: &Sender) {
         let (_, wire) = sender.pending(watch.send);
-        self.open.push(Open { id, watch, at: now, wire, last: (Bytes::ZERO, Rate::ZERO) });
+        self.open.push(Open { id, watch, at: now, wire, rates: Vec::new(), last: (Bytes::ZERO, Rate::ZERO) });
     }
 
     /// Ends a watch that is recalled, if there is one with this id.
@@ -61,7 +71,7 @@ impl Open {
         if window < self.watch.every {
             return None;
         }
-        let rate = Bytes(wire - self.wire).per(window);
+        let rate = self.sustained(Bytes(wire - self.wire).per(window));
         (self.at, self.wire, self.last) = (now, wire, (pending, rate));
         if let Some(stall) = &mut self.watch.stall
             && pending < stall.best
@@ -75,7 +85,45 @@ impl Open {
         stalled.then(|| self.ended(WatchEnd::Stalled))
     }
 
+    /// The rate that can be counted on in a pause, now that it has been this over the last window.
+    fn sustained(&mut self, newest: Rate) -> Rate {
+        if self.rates.len() == TICKS {
+            self.rates.remove(0);
+        }
+        self.rates.push(newest);
+        let least = self.rates.iter().fold(f64::MAX, |least, rate| least.min(rate.0));
+        let limit = self.watch.below.map_or(1.0, |limit| limit.as_secs_f64() / (limit + SWITCH).as_secs_f64());
+        Rate(least * limit)
+    }
+
     fn ended(&self, end: WatchEnd) -> Watched {
         Watched { end, pending: self.last.0, rate: self.last.1, stall: self.watch.stall }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_the_least_of_the_last_ticks_less_what_a_switch_takes() {
+        let watch = |below| Watch { send: CmdId(1), every: Span::from_millis(100), below, stall: None };
+        let open = |below| Open {
+            id: CmdId(2),
+            watch: watch(below),
+            at: Time::ZERO,
+            wire: 0,
+            rates: Vec::new(),
+            last: (Bytes::ZERO, Rate::ZERO),
+        };
+        let mut plain = open(None);
+        let told: Vec<f64> = [9.0, 7.0, 8.0, 8.0, 8.0].map(|rate| plain.sustained(Rate(rate)).0).to_vec();
+        assert_eq!(told, [9.0, 7.0, 7.0, 7.0, 8.0]);
+        // What may be left takes, at the true rate, what the limit leaves beside the switch; a limit that is shorter than a switch can
+        // be asked for all the same.
+        let limit = Span::from_millis(300);
+        let rate = open(Some(limit)).sustained(Rate(1e9));
+        assert!((rate.bytes_in(limit) / 1e9 - 0.2903).abs() < 1e-4);
+        assert!(open(Some(Span::from_millis(5))).sustained(Rate(1e9)).0 > 0.0);
     }
 }

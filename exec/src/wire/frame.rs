@@ -1,7 +1,7 @@
 //! Frames: what every byte between two processes is part of.
 //!
 //! A frame is a header, a body and perhaps page data. The header says how long the other two are and carries checksums of itself
-//! and of the body; page data has its checksum in the body. Frames of one direction of a connection are numbered, so that one
+//! and of the body; page data is followed by its own. Frames of one direction of a connection are numbered, so that one
 //! that is left out, comes twice or out of order is found like a flipped bit. What is wrong ends the connection: it is the next
 //! connection, with a newer epoch, that makes up for it.
 
@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// `LMF1`, the first bytes of every frame.
 const MAGIC: u32 = u32::from_le_bytes(*b"LMF1");
 /// The version of the protocol; others are refused.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 /// Bytes of a header.
 pub(crate) const HEADER: usize = 48;
 /// Most bytes of a body: the set of pages to discard of the largest guest, and some.
@@ -296,9 +296,9 @@ mod tests {
         let long = Header { body: MAX_BODY + 1, ..good };
         assert!(matches!(Header::from_bytes(&long.to_bytes(), 4096), Err(WireError::Malformed("length"))));
         let mut newer = good.to_bytes();
-        newer[4] = 2;
+        newer[4] = 3;
         let sum = xxh3_64(&newer[..HEADER - 8]);
         newer[HEADER - 8..].copy_from_slice(&sum.to_le_bytes());
-        assert!(matches!(Header::from_bytes(&newer, 4096), Err(WireError::Version { theirs: 2, .. })));
+        assert!(matches!(Header::from_bytes(&newer, 4096), Err(WireError::Version { theirs: 3, .. })));
     }
 }
