@@ -73,6 +73,9 @@ impl Cast {
         if strategy.spec.selection.is_some() {
             return refuse(format!("strategy `{}`: a selection by traffic is simulated only", strategy.name));
         }
+        if strategy.spec.transfer.dedup {
+            return refuse(format!("strategy `{}`: deduplication is simulated only", strategy.name));
+        }
         let channels = strategy.spec.transfer.channels;
         if options.net == Net::Loopback && channels.nics.is_some_and(|nics| nics > 1) {
             return refuse(format!("strategy `{}`: loopback is one interface; hosts in namespaces have several", strategy.name));

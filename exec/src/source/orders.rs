@@ -42,10 +42,12 @@ impl Driver {
         }
     }
 
+    /// Gives every order that has not been answered. Places first: what is staged has to be known before the guest starts, because what
+    /// the destination has of it is older.
     pub(super) fn give_all(&mut self) {
-        for id in self.orders.keys().copied().collect::<Vec<_>>() {
-            self.give(id);
-        }
+        let mut ids: Vec<u32> = self.orders.keys().copied().collect();
+        ids.sort_by_key(|id| (!matches!(self.orders[id].order, Order::Locate { .. }), *id));
+        ids.into_iter().for_each(|id| self.give(id));
     }
 
     /// The destination has answered.
