@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use livemig_models::world::Fidelity;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,9 +42,9 @@ pub(crate) enum Command {
     /// Migrate real guests under KVM on this machine, and show the strategies side by side
     #[command(after_help = AFTER_HELP)]
     Exec(ExecArgs),
-    /// Be the agent of one host; `exec` starts it
-    #[command(hide = true)]
-    Agent,
+    /// Wait on this machine for coordinators, to be a host of their scenarios (`exec --agents`)
+    #[command(after_help = AFTER_HELP)]
+    Agent(AgentArgs),
     /// Tell what this machine can do for real guests, and what mends it
     #[command(after_help = AFTER_HELP)]
     Doctor(DoctorArgs),
@@ -133,6 +134,31 @@ pub(crate) struct CompareArgs {
     pub(crate) require_converged: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    /// Where to wait for coordinators
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// This agent's certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "key", requires = "ca", conflicts_with = "insecure")]
+    pub(crate) cert: Option<PathBuf>,
+    /// The private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// The certificates of the authority that coordinators and other agents must have theirs from (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Do without TLS: whoever reaches this agent may use it
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// The port at which migrations arrive [default: any that is free]
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    pub(crate) migration_port: u16,
+    /// Serve the coordinator at standard input, and wait for migrations here; the waiting agent starts it
+    #[arg(long, value_name = "IP:PORT", hide = true, conflicts_with = "listen")]
+    pub(crate) migrations_at: Option<SocketAddr>,
+}
+
 /// How the hosts of real guests are connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NetName {
@@ -145,7 +171,7 @@ pub(crate) enum NetName {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
-    /// The scenario file (TOML); its hosts are processes on this machine
+    /// The scenario file (TOML); its hosts are processes on this machine, unless there are agents
     pub(crate) scenario: PathBuf,
     /// Only read and check the scenario
     #[arg(long)]
@@ -168,6 +194,12 @@ pub(crate) struct ExecArgs {
     /// How hosts are connected
     #[arg(long, value_enum, default_value_t)]
     pub(crate) net: NetName,
+    /// Use the agents that this file names (TOML), on machines of their own, in place of processes on this machine
+    #[arg(long, value_name = "FILE", conflicts_with = "net")]
+    pub(crate) agents: Option<PathBuf>,
+    /// Talk to agents without TLS: whoever is on the network can read, change and take over everything
+    #[arg(long, requires = "agents")]
+    pub(crate) insecure: bool,
     /// How long guests run before the first migration, if the scenario waits longer
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub(crate) lead: Duration,

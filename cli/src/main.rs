@@ -10,6 +10,7 @@ mod failure;
 mod heading;
 mod human;
 mod jobs;
+mod lab;
 mod loaded;
 mod output;
 mod papers;

@@ -2,6 +2,7 @@
 
 use assert_cmd::cargo::cargo_bin_cmd;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -131,6 +132,48 @@ fn an_agent_without_a_coordinator_says_what_it_is() {
     let output = livemig(&["agent"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("started by `livemig exec`"));
+    let output = livemig(&["agent", "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--insecure does without"));
+}
+
+/// A process that ends with the test.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn agents_that_wait_on_their_machines_are_used() {
+    if !have_kvm() {
+        return;
+    }
+    let mut agents = Vec::new();
+    let mut list = String::new();
+    for host in ["src", "dst"] {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("livemig"));
+        command.args(["agent", "--listen", "127.0.0.1:0", "--insecure"]).stderr(std::process::Stdio::null());
+        let mut agent = Ended(command.stdout(std::process::Stdio::piped()).spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(agent.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening at ").unwrap();
+        list += &format!("[agent.{host}]\naddress = '{address}'\n");
+        agents.push(agent);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("agents.toml");
+    fs::write(&file, list).unwrap();
+    let words = ["exec", scenario().to_str().unwrap(), "--observe", "200ms", "--agents", file.to_str().unwrap()].map(str::to_owned);
+    let output = livemig(&words.iter().map(String::as_str).chain(["--insecure"]).collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    // Nothing of [tls] is there.
+    let output = livemig(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("there is no [tls]"));
 }
 
 /// The processes that a process has started, and the network namespace of each.

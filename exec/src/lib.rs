@@ -14,6 +14,7 @@
 //! | `destination` | connections, pages that arrive, missing pages, orders carried out once |
 //! | `intermediary` | pages of others, kept until their destination has fetched them |
 //! | `net` | hosts in network namespaces, with the NICs of the scenario |
+//! | `tls` | connections between machines, by which each end proves who it is |
 //! | `wire` | frames, checksums, handshake, messages |
 //! | [`guest`] | a bare guest under KVM: run, pause, throttle, save, restore, count |
 //! | [`content`] | what is in its memory before it runs |
@@ -63,9 +64,11 @@ mod net;
 pub mod replay;
 pub mod run;
 mod source;
+mod tls;
 pub mod verify;
 mod wire;
 
 pub use error::ExecError;
 pub use net::Net;
+pub use tls::{Credentials, Identity, Security};
 pub use wire::WireError;

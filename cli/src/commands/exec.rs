@@ -1,10 +1,11 @@
-//! `livemig exec`: the strategies of a scenario side by side, measured with real guests under KVM; and the agents that it starts.
+//! `livemig exec`: the strategies of a scenario side by side, measured with real guests under KVM.
 
 use crate::args::{BatchArgs, ExecArgs, NetName};
 use crate::batch::{self, Executor, Run};
 use crate::commands::compare::Blocks;
-use crate::failure::Answer;
+use crate::failure::{Answer, quoted};
 use crate::jobs::Job;
+use crate::lab;
 use anyhow::{Context, Result};
 use livemig_core::units::{Span, Time};
 use livemig_exec::Net;
@@ -12,7 +13,7 @@ use livemig_exec::run::{Launch, MigrationResult, Options};
 use livemig_models::world::{Scenario, World};
 use livemig_sim::RunResult;
 use serde_json::{Value, json};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub(super) fn run(args: &ExecArgs) -> Result<Answer> {
@@ -29,21 +30,24 @@ pub(super) fn run(args: &ExecArgs) -> Result<Answer> {
         batch::say_valid(&loaded)?;
         return Ok(Answer::Done);
     }
-    livemig_exec::guest::kvm_available().context(
-        "real guests need KVM (load kvm_intel or kvm_amd, and be in the group of /dev/kvm); `livemig compare` simulates",
-    )?;
+    if args.agents.is_none() {
+        livemig_exec::guest::kvm_available().context(
+            "real guests need KVM (load kvm_intel or kvm_amd, and be in the group of /dev/kvm); `livemig compare` simulates",
+        )?;
+    }
     if args.net == NetName::Namespaces {
         loaded.add_option("--net namespaces");
+    }
+    if let Some(file) = &args.agents {
+        loaded.add_option(&format!(
+            "--agents {}{}",
+            quoted(&file.display().to_string()),
+            if args.insecure { " --insecure" } else { "" }
+        ));
     }
     let mut view = Blocks::new(args.format, &loaded, args.baseline.as_deref())?;
     let tally = batch::drive(&batch, &loaded, &machine, &mut view)?;
     Ok(if tally.complain_of_failures(&loaded) { Answer::Negative } else { Answer::Done })
-}
-
-/// Serves the coordinator that has started this process, until it hangs up.
-pub(super) fn agent() -> Result<Answer> {
-    livemig_exec::agent::serve_inherited().context("an agent is started by `livemig exec`")?;
-    Ok(Answer::Done)
 }
 
 /// One run at a time: guests that run beside each other disturb each other's times.
@@ -83,6 +87,7 @@ impl Machine {
                 NetName::Loopback => Net::Loopback,
                 NetName::Namespaces => Net::Namespaces,
             },
+            lab: args.agents.as_ref().map(|file| lab::read(file, args.insecure)).transpose()?.map(Arc::new),
             verify: !args.no_verify,
             lead: span(args.lead),
             observe: span(args.observe),
@@ -115,9 +120,10 @@ impl Executor for Machine {
 
     fn facts(&self) -> Vec<(&'static str, Value)> {
         let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        let net = match self.options.net {
-            Net::Loopback => "loopback",
-            Net::Namespaces => "namespaces",
+        let net = match (&self.options.lab, self.options.net) {
+            (Some(_), _) => "agents",
+            (None, Net::Loopback) => "loopback",
+            (None, Net::Namespaces) => "namespaces",
         };
         vec![
             ("net", net.into()),

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod agent;
 mod check;
 mod compare;
 mod doctor;
@@ -25,7 +26,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::Reproduce(args) => reproduce::run(args),
         Command::Check(args) => check::run(args),
         Command::Exec(args) => exec::run(args),
-        Command::Agent => exec::agent(),
+        Command::Agent(args) => agent::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::List(args) => list::run(args),
         Command::Schema => schema::run(),

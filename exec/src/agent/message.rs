@@ -11,6 +11,21 @@ use livemig_core::vocabulary::Peer;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
+/// What a coordinator says to a standing agent before anything else.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Hello {}
+
+/// What a standing agent answers.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Welcome {
+    /// An agent's process is being started; what follows is with it.
+    In,
+    /// It serves another coordinator, or still clears away after one.
+    Busy,
+    /// Why not.
+    Refused(String),
+}
+
 /// To an agent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToAgent {
@@ -71,7 +86,7 @@ pub(crate) struct Migrate {
     pub(crate) ways: Vec<Way>,
     pub(crate) key: Key,
     /// Where intermediaries are, as seen from the source and from the destination.
-    pub(crate) via: Vec<(SocketAddr, SocketAddr)>,
+    pub(crate) via: Vec<(Way, Way)>,
 }
 
 /// From an agent.

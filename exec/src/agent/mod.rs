@@ -6,9 +6,11 @@
 mod guests;
 pub(crate) mod message;
 mod reports;
+mod stand;
 
 pub(crate) use guests::{Guests, Hosted};
 pub(crate) use reports::Reports;
+pub use stand::Standing;
 
 use crate::bucket::Pace;
 use crate::clock::{Clock, monotonic};
@@ -20,6 +22,7 @@ use crate::intermediary::Intermediary;
 use crate::memory::GuestMemory;
 use crate::replay::Replay;
 use crate::source::Outgoing;
+use crate::tls::Security;
 use crate::verify::verify;
 use crate::wire::WireError;
 use crate::wire::auth::Key;
@@ -43,12 +46,30 @@ const STOP: Duration = Duration::from_secs(5);
 /// # Errors
 /// When standard input is no socket, or what comes from it is not a coordinator's.
 pub fn serve_inherited() -> Result<(), ExecError> {
+    serve_inherited_with(&Inherited::default())
+}
+
+/// How an agent talks to other agents.
+#[derive(Clone, Debug, Default)]
+pub struct Inherited {
+    /// How their connections are protected.
+    pub security: Security,
+    /// Where it listens for migrations, whatever the coordinator thinks.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Like [`serve_inherited`], for an agent whose peers are on other machines.
+///
+/// # Errors
+/// Like [`serve_inherited`].
+pub fn serve_inherited_with(inherited: &Inherited) -> Result<(), ExecError> {
     let kernel = |source| ExecError::Kernel { call: "standard input as a socket", source };
     let fd = io::stdin().as_fd().try_clone_to_owned().map_err(kernel)?;
+    socket2::SockRef::from(&fd).peer_addr().map_err(kernel)?;
+    // Whatever kind of socket it is, it is read, written and shut down like this one.
     let stream = UnixStream::from(fd);
-    stream.peer_addr().map_err(kernel)?;
     let output = stream.try_clone().map_err(kernel)?;
-    match serve(stream, output) {
+    match serve(stream, output, inherited.clone()) {
         Ok(()) | Err(WireError::Closed) => Ok(()),
         // A coordinator that was killed had not read everything.
         Err(WireError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
@@ -57,7 +78,7 @@ pub fn serve_inherited() -> Result<(), ExecError> {
 }
 
 /// Serves a coordinator until it hangs up.
-fn serve(input: impl Read, output: impl Write + Send + 'static) -> Result<(), WireError> {
+fn serve(input: impl Read, output: impl Write + Send + 'static, inherited: Inherited) -> Result<(), WireError> {
     let reports = Reports::start(output)?;
     let mut agent = Agent {
         clock: Clock::starting_now(),
@@ -66,6 +87,7 @@ fn serve(input: impl Read, output: impl Write + Send + 'static) -> Result<(), Wi
         reception: None,
         intermediary: None,
         reports,
+        inherited,
     };
     agent.guests.sample_in_background(agent.clock)?;
     let mut reader = FrameReader::new(input, 0);
@@ -86,6 +108,7 @@ struct Agent {
     reception: Option<Reception>,
     intermediary: Option<Arc<Intermediary>>,
     reports: Reports,
+    inherited: Inherited,
 }
 
 impl Agent {
@@ -161,7 +184,9 @@ impl Agent {
             clock: self.clock,
             guests: self.guests.clone(),
             reports: self.reports.clone(),
+            security: self.inherited.security.clone(),
         };
+        let address = self.inherited.listen.unwrap_or(address);
         let intermediary = Arc::new(Intermediary::new(stage, service));
         self.intermediary = Some(intermediary.clone());
         let listen = |source| ExecError::Kernel { call: "listening", source };
@@ -183,7 +208,7 @@ impl Agent {
     fn migrate(&mut self, migrate: Migrate) -> Result<(), ExecError> {
         self.outgoing.retain(|_, outgoing| !outgoing.is_over());
         let (session, hosted) = (migrate.session, self.guests.get(migrate.vm)?);
-        let outgoing = Outgoing::start(migrate, hosted, self.clock, self.reports.clone())?;
+        let outgoing = Outgoing::start(migrate, hosted, self.clock, self.reports.clone(), self.inherited.security.clone())?;
         self.outgoing.insert(session, outgoing);
         Ok(())
     }

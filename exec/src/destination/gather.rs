@@ -9,6 +9,7 @@ use crate::agent::message::{FromAgent, Record};
 use crate::error::ExecError;
 use crate::wire::WireError;
 use crate::wire::auth::{Greeting, Role};
+use crate::wire::dial::Way;
 use crate::wire::frame::{FrameReader, FrameWriter, HEADER, Header, SILENCE};
 use crate::wire::message::{Answer, Message};
 use crate::wire::pages::{Buffer, MAX_DATA, PIECE, Table, new_buffer};
@@ -284,10 +285,10 @@ impl Lane {
     fn run(mut self) {
         let mut refused: Option<Instant> = None;
         let mut epoch = 0;
-        while let Some(address) = self.address() {
+        while let Some(way) = self.way() {
             epoch += 1;
             let greeting = Greeting { role: Role::Fetch { urgent: self.urgent }, session: self.session.id, epoch };
-            let connected = connect(address, greeting, &self.session.setup.key);
+            let connected = connect(&way, &self.session.setup.security, greeting, &self.session.setup.key);
             let ended = match connected {
                 Ok(stream) => {
                     refused = None;
@@ -301,7 +302,7 @@ impl Lane {
                 }
                 Err(error) => Err(error),
             };
-            if self.address().is_none() {
+            if self.way().is_none() {
                 break;
             }
             if let Err(error) = ended
@@ -318,9 +319,9 @@ impl Lane {
     }
 
     /// Where the intermediary is, as long as anything is to be fetched there. Waits until there is.
-    fn address(&self) -> Option<std::net::SocketAddr> {
+    fn way(&self) -> Option<Way> {
         let places = self.session.gathering.places();
-        if places.closed { None } else { places.address(self.via) }
+        if places.closed { None } else { places.way(self.via) }
     }
 
     fn serve(&mut self, stream: TcpStream, epoch: u32) -> Result<(), WireError> {

@@ -14,6 +14,7 @@ use crate::bucket::Pace;
 use crate::clock::Clock;
 use crate::error::ExecError;
 use crate::intermediary::Intermediary;
+use crate::tls::Security;
 use crate::wire::auth::{self, Key, Role};
 use crate::wire::frame::SILENCE;
 use livemig_core::conductor::Remainder;
@@ -37,6 +38,8 @@ pub(crate) struct Setup {
     pub(crate) clock: Clock,
     pub(crate) guests: Arc<Guests>,
     pub(crate) reports: Reports,
+    /// How connections are protected.
+    pub(crate) security: Security,
 }
 
 /// A listening destination.
@@ -114,12 +117,13 @@ impl Drop for Reception {
 
 /// Lets a connection in and serves it to its end.
 fn receive(
-    mut stream: TcpStream,
+    tcp: TcpStream,
     setup: &Setup,
     all: &Mutex<BTreeMap<u32, Arc<Session>>>,
     intermediary: &Intermediary,
 ) -> Result<(), crate::WireError> {
-    stream.set_nodelay(true)?;
+    tcp.set_nodelay(true)?;
+    let mut stream = setup.security.accept(tcp)?;
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;
     let greeting = auth::challenge(&mut stream, &setup.key)?;

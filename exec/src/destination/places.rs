@@ -4,11 +4,11 @@
 //! Several intermediaries may have a page; it is fetched from one of them, and from another when that one fails.
 
 use crate::bucket::Bucket;
+use crate::wire::dial::Way;
 use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::Extent;
 use livemig_core::units::{PageIndex, Rate, Time};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// What the destination knows of intermediaries.
@@ -41,7 +41,7 @@ pub(super) enum End {
 
 #[derive(Debug)]
 struct Host {
-    address: SocketAddr,
+    way: Way,
     staged: Bitmap,
     /// What is to be fetched from here, in the order in which it was announced.
     queue: VecDeque<Extent>,
@@ -49,18 +49,18 @@ struct Host {
 }
 
 impl Places {
-    /// Intermediaries at these addresses, by number.
-    pub(super) fn of(addresses: Vec<SocketAddr>) -> Places {
-        let host = |address| Host { address, staged: Bitmap::default(), queue: VecDeque::new(), gone: false };
-        Places { hosts: addresses.into_iter().map(host).collect(), ..Places::default() }
+    /// Intermediaries that are reached like this, by number.
+    pub(super) fn of(ways: Vec<Way>) -> Places {
+        let host = |way| Host { way, staged: Bitmap::default(), queue: VecDeque::new(), gone: false };
+        Places { hosts: ways.into_iter().map(host).collect(), ..Places::default() }
     }
 
     pub(super) fn count(&self) -> usize {
         self.hosts.len()
     }
 
-    pub(super) fn address(&self, via: u16) -> Option<SocketAddr> {
-        self.host(via).filter(|host| !host.gone).map(|host| host.address)
+    pub(super) fn way(&self, via: u16) -> Option<Way> {
+        self.host(via).filter(|host| !host.gone).map(|host| host.way.clone())
     }
 
     fn host(&self, via: u16) -> Option<&Host> {
@@ -190,13 +190,14 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
 
     fn extent(first: u64, pages: u64) -> Extent {
         Extent { first: PageIndex(first), pages }
     }
 
     fn three() -> Places {
-        let mut places = Places::of((1..=3).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect());
+        let mut places = Places::of((1..=3).map(|port| Way::to(SocketAddr::from(([127, 0, 0, 1], port)))).collect());
         places.begin(None);
         places
     }
@@ -240,7 +241,7 @@ mod tests {
 
     #[test]
     fn nothing_is_fetched_before_it_is_time_or_faster_than_allowed() {
-        let mut places = Places::of(vec![SocketAddr::from(([127, 0, 0, 1], 1))]);
+        let mut places = Places::of(vec![Way::to(SocketAddr::from(([127, 0, 0, 1], 1)))]);
         places.locate(&[0], extent(0, 100));
         assert!(places.next(0, 64, |_| false).is_empty());
         places.begin(Some(Rate(4.096e6)));

@@ -87,7 +87,7 @@ impl Fabric {
     pub(crate) fn ways(&self, (from, to): (usize, usize), port: u16, most: usize, choice: usize) -> Vec<Way> {
         let (here, there) = (&self.hosts[from].addresses, &self.hosts[to].addresses);
         let pairs = here.len().max(there.len()).min(most.max(1));
-        let way = |n: usize| Way { from: Some(here[n % here.len()]), to: SocketAddr::new(there[n % there.len()], port) };
+        let way = |n: usize| Way { from: Some(here[n % here.len()]), ..Way::to(SocketAddr::new(there[n % there.len()], port)) };
         if pairs == 1 { vec![way(choice)] } else { (0..pairs).map(way).collect() }
     }
 

@@ -53,8 +53,8 @@ pub(super) struct Coordinator<'a> {
     /// Hosts that are killed when a migration is first seen in a phase.
     pub(super) strikes: Vec<(Phase, usize)>,
     /// Where hosts that take guests in are reached, and those that stage pages, and the key that they ask for.
-    destinations: Vec<Option<SocketAddr>>,
-    stages: Vec<Option<SocketAddr>>,
+    destinations: Vec<Option<Way>>,
+    stages: Vec<Option<Way>>,
     key: Option<Key>,
     /// Since when every guest runs.
     began: Time,
@@ -72,7 +72,10 @@ impl<'a> Coordinator<'a> {
         let mut agents = Vec::new();
         for (index, host) in cast.hosts.iter().enumerate() {
             let place = fabric.as_ref().map(|fabric| fabric.namespace(index));
-            agents.push(Agent::start(&host.name, &options.launch, index, &sender, place)?);
+            agents.push(match &options.lab {
+                Some(lab) => Agent::reach(&host.name, lab, index, &sender)?,
+                None => Agent::start(&host.name, &options.launch, index, &sender, place)?,
+            });
         }
         let courses = cast.moves.iter().zip(&cast.via).map(|(m, via)| {
             let memory = cast.guests[m.vm.0 as usize].spec.memory;
@@ -120,14 +123,17 @@ impl<'a> Coordinator<'a> {
         let key = Key::generate().map_err(|source| ExecError::Kernel { call: "reading random bytes", source })?;
         self.destinations = vec![None; self.agents.len()];
         self.stages = vec![None; self.agents.len()];
-        let through = |route: Option<&super::Route>, address| route.map_or(address, |route| route(address));
+        let through = |route: Option<&super::Route>, way: &Way| match route {
+            Some(route) => Way { to: route(way.to), ..way.clone() },
+            None => way.clone(),
+        };
         for index in 0..self.agents.len() {
             let takes_in = self.cast.moves.iter().any(|m| m.to == index);
             let stages = self.cast.via.iter().any(|via| via.contains(&index));
             if takes_in || stages {
-                let address = self.listen_at(index, key)?;
-                self.destinations[index] = takes_in.then(|| through(self.options.route.as_ref(), address));
-                self.stages[index] = stages.then(|| through(self.options.via_route.as_ref(), address));
+                let way = self.listen_at(index, key)?;
+                self.destinations[index] = takes_in.then(|| through(self.options.route.as_ref(), &way));
+                self.stages[index] = stages.then(|| through(self.options.via_route.as_ref(), &way));
             }
         }
         for guest in &self.cast.guests {
@@ -235,9 +241,9 @@ impl<'a> Coordinator<'a> {
     /// The source agent gets ready, and the guest is observed from now on; what it did so far is the baseline.
     fn begin(&mut self, index: usize) -> Result<(), ExecError> {
         let m = self.cast.moves[index];
-        let destination = self.destinations[m.to].ok_or_else(unexpected)?;
+        let destination = self.destinations[m.to].as_ref().ok_or_else(unexpected)?;
         let (ways, key) = (self.ways(m, destination), self.key.ok_or_else(unexpected)?);
-        let stage = |&host: &usize| self.stages[host].map(|address| (address, address)).ok_or_else(unexpected);
+        let stage = |&host: &usize| self.stages[host].clone().map(|way| (way.clone(), way)).ok_or_else(unexpected);
         let via = self.cast.via[index].iter().map(stage).collect::<Result<_, _>>()?;
         let migrate = Migrate { session: session(index), vm: m.vm.0, spec: self.strategy.spec.clone(), ways, key, via };
         self.ask(m.from, &ToAgent::Migrate(Box::new(migrate)))?;
@@ -254,7 +260,7 @@ impl<'a> Coordinator<'a> {
     }
 
     /// Has a host listen for those who know the key; where others reach it.
-    fn listen_at(&mut self, host: usize, key: Key) -> Result<SocketAddr, ExecError> {
+    fn listen_at(&mut self, host: usize, key: Key) -> Result<Way, ExecError> {
         let (own, mut limits) = (Ipv4Addr::LOCALHOST, self.cast.hosts[host].limits);
         let mut any = SocketAddr::new(IpAddr::V4(own), 0);
         if self.fabric.is_some() {
@@ -268,16 +274,16 @@ impl<'a> Coordinator<'a> {
         if let Some(fabric) = &self.fabric {
             address.set_ip(fabric.address(host));
         }
-        Ok(address)
+        Ok(self.agents[host].found_at(address))
     }
 
     /// By which ways a migration's connections go.
-    fn ways(&self, m: Move, destination: SocketAddr) -> Vec<Way> {
+    fn ways(&self, m: Move, destination: &Way) -> Vec<Way> {
         let transfer = &self.strategy.spec.transfer;
         let most = transfer.channels.nics.unwrap_or(u16::MAX).min(transfer.streams);
         self.fabric.as_ref().map_or_else(
-            || vec![Way::to(destination)],
-            |fabric| fabric.ways((m.from, m.to), destination.port(), usize::from(most), m.vm.0 as usize),
+            || vec![destination.clone()],
+            |fabric| fabric.ways((m.from, m.to), destination.to.port(), usize::from(most), m.vm.0 as usize),
         )
     }
 }

@@ -1,13 +1,16 @@
-//! Agents as child processes: started, talked to, and ended with the run.
+//! Agents: child processes that are started and ended with the run, or reached where they stand; and talked to.
 
+use super::lab::{Lab, Reached};
 use crate::agent::message::{FromAgent, ToAgent};
 use crate::clock::{Clock, Exchange, offset_of};
 use crate::error::ExecError;
 use crate::net::Namespace;
 use crate::wire::WireError;
+use crate::wire::dial::Way;
 use crate::wire::frame::{FrameReader, FrameWriter};
 use livemig_core::units::Span;
 use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -33,10 +36,18 @@ const GOODBYE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Agent {
     pub(super) name: String,
-    child: Child,
+    process: Process,
     out: FrameWriter<UnixStream>,
     pub(super) heard: Instant,
     pub(super) gone: bool,
+}
+
+/// Where an agent is.
+#[derive(Debug)]
+enum Process {
+    Child(Child),
+    /// On another machine, where other agents find it at an address, with a certificate of a name.
+    Elsewhere(IpAddr, String),
 }
 
 /// What comes from an agent.
@@ -68,6 +79,25 @@ impl Agent {
         }
         let child =
             command.spawn().map_err(|e| ExecError::Run(format!("agent of host `{name}`: {}: {e}", launch.program.display())))?;
+        Agent::listen(name, Process::Child(child), here, index, news)
+    }
+
+    /// Reaches the agent of a host where it stands.
+    pub(super) fn reach(name: &str, lab: &Lab, index: usize, news: &mpsc::Sender<(usize, News)>) -> Result<Agent, ExecError> {
+        let Reached { stream, address, name: certified } = lab.reach(name)?;
+        // Whatever kind of socket it is, it is read, written and shut down like this one.
+        let here = UnixStream::from(OwnedFd::from(stream));
+        Agent::listen(name, Process::Elsewhere(address, certified), here, index, news)
+    }
+
+    fn listen(
+        name: &str,
+        process: Process,
+        here: UnixStream,
+        index: usize,
+        news: &mpsc::Sender<(usize, News)>,
+    ) -> Result<Agent, ExecError> {
+        let kernel = |call| move |source| ExecError::Kernel { call, source };
         let input = here.try_clone().map_err(kernel("dup of a socket"))?;
         let news = news.clone();
         let body = move || {
@@ -89,7 +119,7 @@ impl Agent {
             }
         };
         let out = FrameWriter::new(here, 0, 0);
-        let agent = Agent { name: name.to_owned(), child, out, heard: Instant::now(), gone: false };
+        let agent = Agent { name: name.to_owned(), process, out, heard: Instant::now(), gone: false };
         std::thread::Builder::new().name("agent".to_owned()).spawn(body).map_err(kernel("starting a thread"))?;
         Ok(agent)
     }
@@ -101,23 +131,35 @@ impl Agent {
     /// Ends the process at once.
     pub(super) fn kill(&mut self) {
         // One that has ended already is as good.
-        let _ = self.child.kill();
+        let _ = match &mut self.process {
+            Process::Child(child) => child.kill(),
+            Process::Elsewhere(..) => self.out.out.shutdown(std::net::Shutdown::Both),
+        };
+    }
+
+    /// How other agents reach it when it listens at `own`.
+    pub(super) fn found_at(&self, own: SocketAddr) -> Way {
+        match &self.process {
+            Process::Child(_) => Way::to(own),
+            Process::Elsewhere(address, name) => Way { name: Some(name.clone()), ..Way::to(SocketAddr::new(*address, own.port())) },
+        }
     }
 }
 
 impl Drop for Agent {
-    /// Hangs up, and sees to it that the process ends.
+    /// Hangs up, and sees to it that the process ends if it is a child; one elsewhere ends by itself.
     fn drop(&mut self) {
         let _ = self.out.out.shutdown(std::net::Shutdown::Both);
+        let Process::Child(child) = &mut self.process else { return };
         let deadline = Instant::now() + GOODBYE;
         while Instant::now() < deadline {
-            match self.child.try_wait() {
+            match child.try_wait() {
                 Ok(None) => std::thread::sleep(Duration::from_millis(2)),
                 Ok(Some(_)) | Err(_) => return,
             }
         }
-        self.kill();
-        let _ = self.child.wait();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 

@@ -21,10 +21,12 @@ mod cast;
 mod coordinator;
 mod failing;
 mod hearing;
+mod lab;
 mod launch;
 mod shadow;
 mod work;
 
+pub use lab::{Lab, Remote};
 pub use launch::Launch;
 
 use crate::error::ExecError;
@@ -49,6 +51,8 @@ pub struct Options {
     pub launch: Launch,
     /// How their hosts are connected.
     pub net: Net,
+    /// Standing agents, to be used in place of those that would be started.
+    pub lab: Option<Arc<Lab>>,
     /// Compare every byte of every guest's memory with its replay at the end.
     pub verify: bool,
     /// Guests run for at most this long before the first migration is requested, whatever the scenario says; all later times
@@ -75,6 +79,7 @@ impl Options {
         Options {
             launch,
             net: Net::Loopback,
+            lab: None,
             verify: true,
             lead: Span::from_secs(10),
             observe: Span::from_secs(2),
@@ -92,6 +97,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("launch", &self.launch)
             .field("net", &self.net)
+            .field("lab", &self.lab)
             .field("verify", &self.verify)
             .field("lead", &self.lead)
             .field("observe", &self.observe)
@@ -167,7 +173,13 @@ pub fn check(world: &World, strategy: &Strategy, options: &Options) -> Result<()
 /// No KVM, a scenario that real mode cannot do (it says what), a network that cannot be made, an agent that cannot be started or failed outside of what the
 /// scenario says, or a migration that did not do what the core says. A migration that does not complete is a result, not an error.
 pub fn run(world: &World, strategy: &Strategy, seed: u64, options: &Options) -> Result<RunResult, ExecError> {
-    crate::guest::kvm_available()?;
+    match (&options.lab, options.net) {
+        (None, _) => crate::guest::kvm_available()?,
+        (Some(_), Net::Loopback) => {}
+        (Some(_), Net::Namespaces) => {
+            return Err(ExecError::Run("agents that stand somewhere are in no namespaces of ours".to_owned()));
+        }
+    }
     let cast = cast::Cast::of(world, strategy, seed, options)?;
     let fabric = match options.net {
         Net::Loopback => None,

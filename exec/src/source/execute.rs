@@ -93,7 +93,7 @@ impl Driver {
     pub(super) fn reserve(&mut self, id: CmdId) {
         let spec = self.with_guest(|guest| Ok(guest.spec().to_bytes()));
         match spec {
-            Ok(spec) => self.order(id, Order::Reserve { vm: self.vm, spec, via: self.vias.addresses() }),
+            Ok(spec) => self.order(id, Order::Reserve { vm: self.vm, spec, via: self.vias.fetched_from() }),
             Err(error) => self.reply(id, Err(error)),
         }
     }

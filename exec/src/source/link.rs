@@ -3,6 +3,7 @@
 use super::Input;
 use super::sender::{Batch, Sender};
 use super::sends::Lane;
+use crate::tls::Security;
 use crate::wire::WireError;
 use crate::wire::auth::{self, Greeting, Key, Role};
 use crate::wire::dial::Way;
@@ -28,6 +29,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) struct Target {
     /// Streams are spread over these; control and faults take the first. Never empty.
     pub(super) ways: Vec<Way>,
+    pub(super) security: Security,
     pub(super) key: Key,
     pub(super) session: u32,
     pub(super) streams: u16,
@@ -69,8 +71,7 @@ impl Target {
             Role::Stream(index) => usize::from(index) % self.ways.len(),
             Role::Control | Role::Fault | Role::Stage | Role::Fetch { .. } => 0,
         };
-        let mut stream = self.ways[way].dial()?;
-        stream.set_nodelay(true)?;
+        let mut stream = self.ways[way].dial(&self.security)?;
         stream.set_read_timeout(Some(SILENCE))?;
         stream.set_write_timeout(Some(SILENCE))?;
         auth::introduce(&mut stream, Greeting { role, session: self.session, epoch }, &self.key)?;

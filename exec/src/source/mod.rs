@@ -20,6 +20,7 @@ use crate::agent::message::{Migrate, Record};
 use crate::agent::{Hosted, Reports};
 use crate::clock::Clock;
 use crate::error::ExecError;
+use crate::tls::Security;
 use crate::wire::WireError;
 use crate::wire::message::Answer;
 use link::{Connections, Link, Target, Unconnected};
@@ -85,9 +86,15 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// Gets ready; the migration waits for its request.
-    pub(crate) fn start(migrate: Migrate, guest: Arc<Hosted>, clock: Clock, reports: Reports) -> Result<Outgoing, ExecError> {
+    pub(crate) fn start(
+        migrate: Migrate,
+        guest: Arc<Hosted>,
+        clock: Clock,
+        reports: Reports,
+        security: Security,
+    ) -> Result<Outgoing, ExecError> {
         let (input, inputs) = mpsc::channel();
-        let driver = Driver::new(migrate, guest, clock, reports, input.clone(), inputs)?;
+        let driver = Driver::new(migrate, guest, clock, reports, security, (input.clone(), inputs))?;
         let thread = std::thread::Builder::new().name("driver".to_owned()).spawn(move || driver.run());
         let thread = thread.map_err(|source| ExecError::Kernel { call: "starting the driver's thread", source })?;
         Ok(Outgoing { input, thread })
@@ -146,13 +153,13 @@ impl Driver {
         guest: Arc<Hosted>,
         clock: Clock,
         reports: Reports,
-        news: mpsc::Sender<Input>,
-        inputs: mpsc::Receiver<Input>,
+        security: Security,
+        (news, inputs): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     ) -> Result<Driver, ExecError> {
         let Migrate { session, vm, spec, ways, key, via } = migrate;
         let memory = guest.memory()?;
         let bytes = Bytes::from_pages(memory.pages());
-        let target = Target { ways, key, session, streams: spec.transfer.streams };
+        let target = Target { ways, security, key, session, streams: spec.transfer.streams };
         let sender = Arc::new(Sender::new(memory, news.clone()));
         sender.use_intermediaries(via.len());
         Ok(Driver {
@@ -176,7 +183,7 @@ impl Driver {
             dead: false,
             orders: BTreeMap::new(),
             reserving: None,
-            vias: Vias::of(&via),
+            vias: Vias::of(via),
             handing_over: false,
             handed_over: false,
             control: 0,

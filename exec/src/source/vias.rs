@@ -12,7 +12,6 @@ use livemig_core::push_plan::Extent;
 use livemig_core::units::Rate;
 use livemig_core::vocabulary::{CmdId, Event, Failure, Peer};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// An intermediary that refuses connections for this long is gone.
@@ -50,8 +49,8 @@ pub(super) struct Vias {
 #[derive(Debug)]
 struct Via {
     /// Where the source reaches it, and where the destination does.
-    address: SocketAddr,
-    fetch: SocketAddr,
+    way: Way,
+    fetch: Way,
     standing: Standing,
     epoch: u32,
     /// It has had pages of this migration.
@@ -74,22 +73,15 @@ enum Standing {
 }
 
 impl Vias {
-    /// The intermediaries at these addresses, as seen from the source and from the destination.
-    pub(super) fn of(addresses: &[(SocketAddr, SocketAddr)]) -> Vias {
-        let via = |&(address, fetch): &(SocketAddr, SocketAddr)| Via {
-            address,
-            fetch,
-            standing: Standing::Idle,
-            epoch: 0,
-            used: false,
-            refused: None,
-        };
-        Vias { hosts: addresses.iter().map(via).collect(), next: OWN, ..Vias::default() }
+    /// The intermediaries that are reached like this, as seen from the source and from the destination.
+    pub(super) fn of(ways: Vec<(Way, Way)>) -> Vias {
+        let via = |(way, fetch): (Way, Way)| Via { way, fetch, standing: Standing::Idle, epoch: 0, used: false, refused: None };
+        Vias { hosts: ways.into_iter().map(via).collect(), next: OWN, ..Vias::default() }
     }
 
-    /// Their addresses as the destination sees them.
-    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        self.hosts.iter().map(|via| via.fetch).collect()
+    /// How the destination reaches them.
+    pub(super) fn fetched_from(&self) -> Vec<Way> {
+        self.hosts.iter().map(|via| via.fetch.clone()).collect()
     }
 
     fn get(&mut self, via: u16) -> Option<&mut Via> {
@@ -147,10 +139,11 @@ impl Driver {
 
     fn connect_stage(&mut self, v: u16) {
         let (key, session, news) = (self.target.key, self.session, self.news.clone());
+        let security = self.target.security.clone();
         let Some(via) = self.vias.get(v) else { return };
         via.epoch += 1;
         via.standing = Standing::Connecting;
-        let target = Target { ways: vec![Way::to(via.address)], key, session, streams: 0 };
+        let target = Target { ways: vec![via.way.clone()], security, key, session, streams: 0 };
         if let Err(error) = stage_link::connect_in_background(target, v, via.epoch, news) {
             self.warn(&format!("connecting: {error}"));
             self.stage_again(v);
@@ -201,7 +194,7 @@ impl Driver {
 
     fn stage_unconnected(&mut self, v: u16, unconnected: &Unconnected) {
         let Some(via) = self.vias.get(v).filter(|via| matches!(via.standing, Standing::Connecting)) else { return };
-        let (used, address) = (via.used, via.address);
+        let (used, address) = (via.used, via.way.to);
         if !used {
             self.warn(&format!("no connection to intermediary {v} at {address}: {}", unconnected.why));
             self.stage_gone(v);

@@ -1,10 +1,10 @@
 //! Messages between source and destination.
 
+use super::dial::Way;
 use livemig_core::conductor::Remainder;
 use livemig_core::pages::Bitmap;
 use livemig_core::units::{Rate, Time};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
 
 /// Most streams of a migration.
 pub(crate) const MAX_STREAMS: u16 = 64;
@@ -29,7 +29,7 @@ pub(crate) enum Message {
 pub(crate) enum Order {
     /// Make a guest of this specification, stopped, over empty memory. Of its pages some may be fetched from intermediaries, by
     /// number, at these addresses.
-    Reserve { vm: u32, spec: Vec<u8>, via: Vec<SocketAddr> },
+    Reserve { vm: u32, spec: Vec<u8>, via: Vec<Way> },
     /// Be ready for pages.
     Prepare,
     /// Load this state of the vCPUs.

@@ -65,6 +65,12 @@ pub enum WireError {
     /// The other end does not know the key.
     #[error("the other end does not know the key of this migration")]
     Unauthenticated,
+    /// The other end has heard who this is and does not want it.
+    #[error("{0}")]
+    Refused(String),
+    /// The protection of the connection failed: a certificate was refused, or what came was not TLS.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// The connection belongs to a session or an epoch that is over.
     #[error("it belongs to a session or an epoch that is over")]
     Outdated,

@@ -9,10 +9,11 @@ use super::auth::{self, Greeting, Key};
 use super::dial::Way;
 use super::frame::SILENCE;
 use super::pages::MAX_PAGES;
+use crate::tls::Security;
 use livemig_core::push_plan::Extent;
 use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex};
 use serde::{Deserialize, Serialize};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 /// Most pages of a guest of which an intermediary keeps some: 256 GiB, the most that a guest may have.
@@ -45,9 +46,8 @@ impl StageMessage {
 }
 
 /// Connects to an intermediary.
-pub(crate) fn connect(address: SocketAddr, greeting: Greeting, key: &Key) -> Result<TcpStream, WireError> {
-    let mut stream = Way::to(address).dial()?;
-    stream.set_nodelay(true)?;
+pub(crate) fn connect(way: &Way, security: &Security, greeting: Greeting, key: &Key) -> Result<TcpStream, WireError> {
+    let mut stream = way.dial(security)?;
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;
     auth::introduce(&mut stream, greeting, key)?;
