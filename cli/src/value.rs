@@ -34,7 +34,7 @@ impl Value {
         match self {
             Value::Empty => {}
             Value::Text(own) => text.push_str(own),
-            Value::Count(n) => append(text, n),
+            Value::Count(n) => append_count(text, *n),
             Value::Number(x) if x.is_finite() => append(text, x),
             Value::Number(_) => {}
             Value::Time(span) => append_seconds(text, *span),
@@ -92,17 +92,28 @@ fn append(text: &mut String, number: impl Display) {
     write!(text, "{number}").expect("memory takes everything that is written to it");
 }
 
+/// The decimal digits of `number`, at least `least` of them, as they stand at the end of the buffer that they are made in.
+fn digits(mut number: u64, least: usize, buffer: &mut [u8; 20]) -> &str {
+    let mut start = buffer.len();
+    while number > 0 || buffer.len() - start < least {
+        start -= 1;
+        buffer[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    std::str::from_utf8(&buffer[start..]).expect("digits are text")
+}
+
+fn append_count(text: &mut String, count: u64) {
+    text.push_str(digits(count, 1, &mut [0; 20]));
+}
+
 /// `span` in seconds with as many decimals as it needs.
 fn append_seconds(text: &mut String, span: Span) {
-    append(text, span.0 / 1_000_000_000);
-    let mut rest = span.0 % 1_000_000_000;
+    append_count(text, span.0 / 1_000_000_000);
+    let rest = span.0 % 1_000_000_000;
     if rest > 0 {
         text.push('.');
-    }
-    while rest > 0 {
-        rest *= 10;
-        text.push(char::from(b'0' + (rest / 1_000_000_000) as u8));
-        rest %= 1_000_000_000;
+        text.push_str(digits(rest, 9, &mut [0; 20]).trim_end_matches('0'));
     }
 }
 

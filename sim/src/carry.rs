@@ -47,6 +47,8 @@ pub(crate) struct Carrier<T> {
     planned: f64,
     /// The end was foretold early enough for rates up to [`BAND`] above it: at that time it is foretold again.
     early: bool,
+    /// What the flow carries stands in its [`Line`](crate::engine::Line).
+    followed: bool,
     arrival: Option<Key>,
 }
 
@@ -54,16 +56,23 @@ pub(crate) struct Carrier<T> {
 /// migrations share links, each event moves the rates of all by a little; what they carry is exact all the same.
 const BAND: f64 = 0.05;
 
+/// Whether a rate is so near to the planned one that nothing is foretold again.
+pub(crate) fn differs_little(rate: f64, planned: f64) -> bool {
+    (rate - planned).abs() <= BAND * planned
+}
+
 impl<T> Default for Carrier<T> {
     fn default() -> Carrier<T> {
         Carrier {
-            queue: VecDeque::new(),
+            // The rest of memory and the state are mostly all that is on its way at once.
+            queue: VecDeque::with_capacity(2),
             ways: Ways::default(),
             since: Time::ZERO,
             carried: 0.0,
             noted: Time::ZERO,
             planned: 0.0,
             early: false,
+            followed: false,
             arrival: None,
         }
     }
@@ -135,7 +144,7 @@ impl<T: TransferModel> Carrier<T> {
     /// Whether the rate would move by little if that of `flow` were this. Where several ways share a transfer every change matters.
     fn moves_little(&self, flow: FlowId, rate: f64) -> bool {
         let after = self.ways.rate_with(flow, rate);
-        after.is_some_and(|after| (after - self.planned).abs() <= BAND * self.planned)
+        after.is_some_and(|after| differs_little(after, self.planned))
     }
 
     /// Bytes of pages of the transfer in front that are not yet sent.
@@ -250,13 +259,15 @@ impl<F: Fidelity> Engine<'_, F> {
         if self.drives[m as usize].gathering.carries(flow) {
             return self.fetch_rate_changed(m, flow, rate);
         }
+        self.stop_following(m);
         let drive = &mut self.drives[m as usize];
         // A stall is a matter of time, which an early forecast would miss.
         let watched_for_stalls = drive.watcher.as_ref().is_some_and(Watcher::minds_stalls);
         let little = drive.carrier.moves_little(flow, rate) && !watched_for_stalls;
         if little && drive.carrier.early {
             drive.carrier.set_rate(now, flow, rate);
-            return self.note_rate(m);
+            self.note_rate(m);
+            return self.follow(m);
         }
         self.sync(m);
         self.drives[m as usize].carrier.set_rate(now, flow, rate);
@@ -264,6 +275,33 @@ impl<F: Fidelity> Engine<'_, F> {
         self.foretell(m, little);
         self.arrivals_changed(self.drives[m as usize].destination, m);
         self.scatter_changed(m);
+    }
+
+    /// From now on rates that make little difference are not told to the migration, if that is all the same to it.
+    fn follow(&mut self, m: u32) {
+        let drive = &self.drives[m as usize];
+        let watched_for_stalls = drive.watcher.as_ref().is_some_and(Watcher::minds_stalls);
+        if !drive.carrier.early || watched_for_stalls || drive.session.keeps_timeline() || self.uses_cores(m) {
+            return;
+        }
+        let carrier = &mut self.drives[m as usize].carrier;
+        if let Some(flow) = carrier.ways.only_flow() {
+            self.lines[flow.index()].follow(carrier.planned, carrier.rate(), carrier.carried, carrier.noted);
+            carrier.followed = true;
+        }
+    }
+
+    /// Brings what the flow's line knows to the migration, which is told of every change from now on.
+    pub(crate) fn stop_following(&mut self, m: u32) {
+        let carrier = &mut self.drives[m as usize].carrier;
+        if !std::mem::take(&mut carrier.followed) {
+            return;
+        }
+        if let Some(flow) = carrier.ways.only_flow() {
+            let line = self.lines[flow.index()].stop_following();
+            (carrier.carried, carrier.noted) = (line.carried, line.noted);
+            carrier.ways.set_rate(flow, line.rate);
+        }
     }
 
     pub(crate) fn note_rate(&mut self, m: u32) {
@@ -289,6 +327,7 @@ impl<F: Fidelity> Engine<'_, F> {
     /// Foretells when the transfer in front will be over and when its watch will hold; `early`, for the highest rate at which that is not
     /// foretold again.
     fn foretell(&mut self, m: u32, early: bool) {
+        self.stop_following(m);
         let carrier = &mut self.drives[m as usize].carrier;
         (carrier.planned, carrier.early) = (carrier.rate(), early);
         let drive = &self.drives[m as usize];
@@ -302,6 +341,7 @@ impl<F: Fidelity> Engine<'_, F> {
         let watch = self.reset(watch, tick, || Happening::Watch(m));
         let drive = &mut self.drives[m as usize];
         (drive.carrier.arrival, drive.watch_key) = (arrival, watch);
+        self.follow(m);
     }
 
     /// Moves something in the queue to another time, or takes it out.
@@ -400,6 +440,7 @@ impl<F: Fidelity> Engine<'_, F> {
     /// A tick at which a watch was expected to hold.
     pub(crate) fn watch_tick(&mut self, m: u32) {
         self.drives[m as usize].watch_key = None;
+        self.stop_following(m);
         let now = self.now;
         let drive = &mut self.drives[m as usize];
         let (since, rate) = (drive.carrier.since, drive.carrier.mean_rate(now));

@@ -139,6 +139,12 @@ impl<F: Fidelity> Engine<'_, F> {
         }
     }
 
+    /// Whether guests may feel how fast a migration sends.
+    pub(crate) fn uses_cores(&self, m: u32) -> bool {
+        let drive = &self.drives[m as usize];
+        [drive.source, drive.destination].iter().any(|host| self.cores[host.0 as usize].movers.iter().any(|mover| mover.0 == m))
+    }
+
     /// A migration's threads rest.
     pub(crate) fn leave_cores(&mut self, m: u32) {
         let drive = &self.drives[m as usize];

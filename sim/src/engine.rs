@@ -1,5 +1,6 @@
 //! The event loop: takes what is due, lets migrations act on it, and settles the network once per instant.
 
+use crate::carry::differs_little;
 use crate::cores::HostCores;
 use crate::drain::Draining;
 use crate::drive::{Drive, Task};
@@ -74,6 +75,45 @@ pub(crate) enum Owner {
     Traffic(u32),
 }
 
+/// A flow of the network, as the engine sees it.
+///
+/// One event may change the rates of thousands of flows by next to nothing. For those whose migration need not act on that
+/// ([`Engine::follow`]) everything that is needed stands here, side by side, and the migration is not looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    owner: Owner,
+    /// The rate that the migration reckons with, in bytes per second; no number while it wants to know of every change.
+    planned: f64,
+    /// While it need not know: the rate, bytes carried until `noted`, and when that was.
+    pub(crate) rate: f64,
+    pub(crate) carried: f64,
+    pub(crate) noted: Time,
+}
+
+impl Line {
+    const UNUSED: Line = Line { owner: Owner::Nobody, planned: f64::NAN, rate: 0.0, carried: 0.0, noted: Time::ZERO };
+
+    /// Takes a rate that makes little difference; false when the owner has to be told.
+    fn takes(&mut self, now: Time, rate: f64) -> bool {
+        let little = differs_little(rate, self.planned);
+        if little {
+            self.carried += self.rate * now.since(self.noted).as_secs_f64();
+            (self.noted, self.rate) = (now, rate);
+        }
+        little
+    }
+
+    /// From now on it takes what makes little difference.
+    pub(crate) fn follow(&mut self, planned: f64, rate: f64, carried: f64, noted: Time) {
+        *self = Line { planned, rate, carried, noted, ..*self };
+    }
+
+    /// From now on it takes nothing.
+    pub(crate) fn stop_following(&mut self) -> Line {
+        std::mem::replace(self, Line { owner: self.owner, ..Line::UNUSED })
+    }
+}
+
 pub(crate) struct Engine<'a, F: Fidelity> {
     pub(crate) world: &'a World,
     pub(crate) strategy: &'a Strategy,
@@ -82,7 +122,7 @@ pub(crate) struct Engine<'a, F: Fidelity> {
     pub(crate) queue: EventQueue<Happening<F::Set>>,
     pub(crate) net: Network,
     pub(crate) wiring: Wiring,
-    pub(crate) owners: Vec<Owner>,
+    pub(crate) lines: Vec<Line>,
     pub(crate) guests: Vec<Placed<F::Guest>>,
     pub(crate) memory: Vec<HostMemory>,
     pub(crate) stages: Vec<Stage>,
@@ -145,7 +185,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             queue: EventQueue::new(),
             net,
             wiring,
-            owners: Vec::new(),
+            lines: Vec::new(),
             guests: Vec::with_capacity(world.vms.len()),
             memory: Vec::new(),
             stages: Stage::of(world),
@@ -293,7 +333,11 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             let mut changed = std::mem::take(&mut self.changed);
             self.net.solve(|flow, _, new| changed.push((flow, new)));
             for (flow, rate) in changed.drain(..) {
-                match self.owners[flow.index()] {
+                let line = &mut self.lines[flow.index()];
+                if line.takes(self.now, rate) {
+                    continue;
+                }
+                match line.owner {
                     Owner::Nobody => {}
                     Owner::Migration(m) => self.rate_changed(m, flow, rate),
                     Owner::Traffic(t) => self.traffic[t as usize].set_rate(self.now, rate),
@@ -313,17 +357,17 @@ impl<'a, F: Fidelity> Engine<'a, F> {
     /// Reserves a flow in the network.
     pub(crate) fn add_flow(&mut self, links: &[crate::network::LinkId], weight: f64, cap: Option<f64>, owner: Owner) -> FlowId {
         let flow = self.net.add_flow(links, weight, cap);
-        if self.owners.len() <= flow.index() {
-            self.owners.resize(flow.index() + 1, Owner::Nobody);
+        if self.lines.len() <= flow.index() {
+            self.lines.resize(flow.index() + 1, Line::UNUSED);
         }
-        self.owners[flow.index()] = owner;
+        self.lines[flow.index()] = Line { owner, ..Line::UNUSED };
         self.net_changed = true;
         flow
     }
 
     pub(crate) fn remove_flow(&mut self, flow: FlowId) {
         self.net.remove_flow(flow);
-        self.owners[flow.index()] = Owner::Nobody;
+        self.lines[flow.index()] = Line::UNUSED;
         self.net_changed = true;
     }
 
@@ -428,6 +472,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
 
     /// A migration and its guest, brought to the present.
     pub(crate) fn sync(&mut self, m: u32) {
+        self.stop_following(m);
         let drive = &mut self.drives[m as usize];
         let placed = &mut self.guests[drive.vm.0 as usize];
         let (observed, session) = (drive.observed, &mut drive.session);

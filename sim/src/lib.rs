@@ -125,10 +125,15 @@ pub struct FlowResult {
 /// When `world` asks for a drain that makes no sense (`livemig_core::drain::Plan::check`).
 #[must_use]
 pub fn run(world: &World, strategy: &Strategy, settings: Settings) -> RunResult {
-    let mut migrations: Vec<(u32, MigrationResult)> = Vec::with_capacity(world.moves.len());
-    let end = run_engine(world, strategy, settings, &mut |m, result| migrations.push((m, result)));
-    migrations.sort_unstable_by_key(|(m, _)| *m);
-    RunResult { migrations: migrations.into_iter().map(|(_, result)| result).collect(), ..end }
+    let mut migrations: Vec<Option<MigrationResult>> = Vec::with_capacity(world.moves.len());
+    let end = run_engine(world, strategy, settings, &mut |m, result| {
+        let place = m as usize;
+        if migrations.len() <= place {
+            migrations.resize_with(place + 1, || None);
+        }
+        migrations[place] = Some(result);
+    });
+    RunResult { migrations: migrations.into_iter().flatten().collect(), ..end }
 }
 
 /// Like [`run`], but hands each migration's result to `take` as soon as its observation is over, and keeps none.

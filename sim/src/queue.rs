@@ -30,11 +30,18 @@ pub struct EventQueue<E> {
 }
 
 /// What the heap orders: by time, then by sequence number, which no two share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 struct Node {
     at: Time,
     sequence: u64,
     slot: u32,
+}
+
+impl Node {
+    /// Its place in the order as one number, so that comparing takes no branch.
+    fn key(&self) -> u128 {
+        u128::from(self.at.0) << 64 | u128::from(self.sequence)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -150,7 +157,7 @@ impl<E> EventQueue<E> {
     fn take_node(&mut self, place: usize) {
         let taken = self.heap.swap_remove(place);
         let Some(&moved) = self.heap.get(place) else { return };
-        if moved < taken {
+        if moved.key() < taken.key() {
             self.rise(place);
         } else {
             self.sink(place);
@@ -162,7 +169,7 @@ impl<E> EventQueue<E> {
         let node = self.heap[place];
         while place > 0 {
             let parent = (place - 1) / ARITY;
-            if self.heap[parent] < node {
+            if self.heap[parent].key() < node.key() {
                 break;
             }
             self.put(place, self.heap[parent]);
@@ -174,17 +181,29 @@ impl<E> EventQueue<E> {
     /// Moves the node at `place` down to where it belongs.
     fn sink(&mut self, mut place: usize) {
         let node = self.heap[place];
-        loop {
-            let first = place * ARITY + 1;
-            let end = self.heap.len().min(first + ARITY);
-            let Some(least) = (first..end).min_by_key(|&child| self.heap[child]) else { break };
-            if node < self.heap[least] {
+        let key = node.key();
+        while let Some((least, child)) = self.least_child(place) {
+            if key < child.key() {
                 break;
             }
-            self.put(place, self.heap[least]);
+            self.put(place, child);
             place = least;
         }
         self.put(place, node);
+    }
+
+    /// Of the children of the node at `place`, the one that comes first, and where it is.
+    fn least_child(&self, place: usize) -> Option<(usize, Node)> {
+        let first = place * ARITY + 1;
+        let children = self.heap.get(first..self.heap.len().min(first + ARITY))?;
+        let mut least = 0;
+        let mut key = children.first()?.key();
+        for (i, child) in children.iter().enumerate().skip(1) {
+            let before = child.key() < key;
+            least = if before { i } else { least };
+            key = if before { child.key() } else { key };
+        }
+        Some((first + least, children[least]))
     }
 
     fn put(&mut self, place: usize, node: Node) {

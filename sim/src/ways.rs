@@ -101,6 +101,14 @@ impl Ways {
         Lanes { rate, direct, via: &self.via, copies: self.routes.copies, gather }
     }
 
+    /// The flow that carries everything, if there is just one, straight to the destination.
+    pub(crate) fn only_flow(&self) -> Option<FlowId> {
+        match self.flows.as_slice() {
+            [lane] if self.routes.via.is_empty() => Some(lane.flow),
+            _ => None,
+        }
+    }
+
     /// The rate if that of `flow` were this; `None` where there are several ways.
     pub(crate) fn rate_with(&self, flow: FlowId, rate: f64) -> Option<f64> {
         if !self.routes.via.is_empty() {

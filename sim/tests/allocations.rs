@@ -69,5 +69,5 @@ fn an_event_allocates_nothing_and_a_guest_takes_little() {
     });
     let bytes = (many - few) / 10_000;
     println!("{bytes} bytes per guest");
-    assert!(bytes < 800, "{bytes} bytes per guest");
+    assert!(bytes < 400, "{bytes} bytes per guest");
 }

@@ -431,19 +431,19 @@ impl<P: PageSet> Migration<P> for Conductor<P> {
     }
 
     fn deadline(&self) -> Option<Time> {
-        let retry = match &self.state {
+        let of_state = match &self.state {
             State::Push(pushing) => pushing.retry_at(),
             State::Gather(fetching) => fetching.retry_at(),
-            State::Waiting
-            | State::Preparation
-            | State::Snapshots(_)
-            | State::LiveCopy(_)
-            | State::Switch(_)
-            | State::Release(_)
-            | State::Rollback(_)
-            | State::Ended(_) => None,
+            State::LiveCopy(_) => self.completion_deadline(),
+            State::Snapshots(_) => self.snapshot_deadline(),
+            State::Waiting | State::Preparation | State::Switch(_) | State::Release(_) | State::Rollback(_) | State::Ended(_) => {
+                None
+            }
         };
-        [self.link_deadline(), self.completion_deadline(), self.snapshot_deadline(), retry].into_iter().flatten().min()
+        match (of_state, self.link_deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (of_state, link) => of_state.or(link),
+        }
     }
 
     fn phase(&self) -> Phase {

@@ -4,8 +4,6 @@
 //! column alone, which gives the column's text. `{{` and `}}` are braces. Arithmetic is on signed 64-bit integers, and
 //! overflow and division by zero are errors; `/` and `%` round towards zero.
 
-use std::fmt::Write as _;
-
 /// Text with expressions in it, compiled once and evaluated for each member of a fleet.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Template {
@@ -89,13 +87,29 @@ impl Template {
             match piece {
                 Piece::Literal(text) => out.push_str(text),
                 Piece::Column(name) => out.push_str(variables.column(name)?),
-                Piece::Integer(ops) => {
-                    write!(out, "{}", evaluate(ops, variables)?).expect("text takes everything");
-                }
+                Piece::Integer(ops) => append(out, evaluate(ops, variables)?),
             }
         }
         Ok(())
     }
+}
+
+/// Appends a number in decimal: fleets make millions of them, which `write!` makes slowly.
+fn append(out: &mut String, number: i64) {
+    let mut digits = [0; 20];
+    let (mut start, mut left) = (digits.len(), number.unsigned_abs());
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        out.push('-');
+    }
+    out.push_str(std::str::from_utf8(&digits[start..]).expect("digits are text"));
 }
 
 fn evaluate(ops: &[Op], variables: &impl Variables) -> Result<i64, String> {
@@ -285,6 +299,9 @@ mod tests {
         assert_eq!(expand("{name}-{size*2} {{x}}", 0).unwrap(), "db-8192 {x}");
         assert_eq!(expand("{ -i - -2 }", 5).unwrap(), "-3");
         assert_eq!(expand("{7 - 2 - 1}", 0).unwrap(), "4");
+        assert_eq!(expand("{i}{i}", 0).unwrap(), "00");
+        assert_eq!(expand("{i}", i64::MIN).unwrap(), i64::MIN.to_string());
+        assert_eq!(expand("{i}", i64::MAX).unwrap(), i64::MAX.to_string());
     }
 
     #[test]

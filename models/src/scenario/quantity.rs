@@ -132,6 +132,17 @@ const RATES: [(&str, f64); 14] = [
 /// The first of [`RATES`] that counts bytes.
 const BYTE_RATES_FROM: usize = 5;
 
+/// Bytes per second of each unit of page rates: pages, and bytes as in [`RATES`].
+const PAGE_RATES: [(&str, f64); 1 + RATES.len() - BYTE_RATES_FROM] = {
+    let mut rates = [("pages/s", PAGE_SIZE as f64); 1 + RATES.len() - BYTE_RATES_FROM];
+    let mut i = 1;
+    while i < rates.len() {
+        rates[i] = RATES[BYTE_RATES_FROM + i - 1];
+        i += 1;
+    }
+    rates
+};
+
 impl Quantity for Bytes {
     const WHAT: &'static str = r#"a size such as "5 GiB" (units: B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB, PiB)"#;
     const NAME: &'static str = "Size";
@@ -194,9 +205,7 @@ impl Quantity for PageRate {
     const FORM: Form = Form::Text(r"^[0-9_.eE+-]+ *(pages|[kMGT]?B|[KMGT]iB)/s$");
 
     fn read(text: &str) -> Result<PageRate, String> {
-        let mut units = vec![("pages/s", PAGE_SIZE as f64)];
-        units.extend_from_slice(&RATES[BYTE_RATES_FROM..]);
-        let (number, factor) = factor(text, &units, Self::WHAT)?;
+        let (number, factor) = factor(text, &PAGE_RATES, Self::WHAT)?;
         // The page size is a power of two: neither the product nor the quotient rounds for `pages/s`, and a byte rate rounds once.
         finite(number * factor / PAGE_SIZE as f64, text).map(PageRate)
     }

@@ -273,15 +273,25 @@ impl<Q: Quantity> Value<Q> {
     /// # Errors
     /// When the pattern fails, gives no quantity, or the distribution makes no sense.
     pub(crate) fn get(&self, member: &Member<'_>, key: &str) -> Result<Q, Fault> {
+        self.get_under(member, "", key)
+    }
+
+    /// The value for `member` of `key`, which stands under the key `parent`, if that is not empty. Their path is put together only where
+    /// it is needed: a fleet has millions of values.
+    ///
+    /// # Errors
+    /// Those of [`Value::get`].
+    pub(crate) fn get_under(&self, member: &Member<'_>, parent: &str, key: &str) -> Result<Q, Fault> {
+        let path = || if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") };
         let result = match &self.origin {
             Origin::Constant(q) => return Ok(*q),
             Origin::Pattern(template) => {
                 let mut text = String::new();
                 template.expand(member, &mut text).and_then(|()| Q::read(&text))
             }
-            Origin::Draw(draw) => draw.draw(&mut member.generator(key)),
+            Origin::Draw(draw) => draw.draw(&mut member.generator(&path())),
         };
-        result.map_err(|problem| member.fault(self.line, key, &problem))
+        result.map_err(|problem| member.fault(self.line, &path(), &problem))
     }
 }
 

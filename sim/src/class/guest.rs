@@ -38,9 +38,10 @@ pub(super) struct RegionState {
     pub(super) has_pivot: bool,
 }
 
+/// What only a guest needs whose memory is arriving is in boxes: most guests of a data centre never move.
 #[derive(Debug)]
 pub(crate) struct Guest {
-    pub(super) regions: Vec<RegionState>,
+    pub(super) regions: Box<[RegionState]>,
     since: Time,
     run: Run,
     /// vCPU share by throttling.
@@ -52,7 +53,7 @@ pub(crate) struct Guest {
     pub(super) vcpus: f64,
     /// Seconds that a first write to a clean page costs, where writes are tracked.
     tracking: Option<f64>,
-    pub(super) residency: Option<Residency>,
+    pub(super) residency: Option<Box<Residency>>,
     /// Where what is staged is.
     pub(super) places: Places,
     /// Bytes of pages that have come from there.
@@ -60,6 +61,11 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
+    /// Whether it has been brought to `now`.
+    pub(super) fn is_at(&self, now: Time) -> bool {
+        self.since >= now
+    }
+
     /// Brings the guest to `now`; reports how fast it has worked since it was last looked at. Since then its missing pages have moved at
     /// these rates.
     pub(super) fn advance(&mut self, now: Time, inflow: Inflow, observe: &mut impl FnMut(Observation)) {
@@ -255,7 +261,7 @@ impl GuestModel for Guest {
             // What a sweep has dirtied lies behind it: it comes to it last.
             (r.lead, r.behind, r.has_pivot) = (r.size - r.missing, 1.0, false);
         }
-        self.residency = Some(Residency::new(path));
+        self.residency = Some(Box::new(Residency::new(path)));
     }
 
     fn source_sent(&mut self) {
@@ -386,11 +392,11 @@ impl Remap {
 }
 
 /// The regions of a workload, and behind them the memory that it does not access.
-fn layout(regions: Vec<Region>, memory: Bytes) -> Vec<RegionState> {
+fn layout(regions: Vec<Region>, memory: Bytes) -> Box<[RegionState]> {
     let accessed: Bytes = regions.iter().map(|r| r.bytes).sum();
     let rest = memory.saturating_sub(accessed);
     let rest = Region { bytes: rest, writes: 0.0, reads: 0.0, pattern: Pattern::Random };
-    let states: Vec<RegionState> = regions
+    let states: Box<[RegionState]> = regions
         .into_iter()
         .chain([rest])
         .filter(|r| !r.bytes.is_zero())

@@ -31,6 +31,10 @@ impl Fidelity for Class {
         now: Time,
         observe: &mut impl FnMut(Observation),
     ) {
+        // Several things mostly happen to a migration at one moment, and between them there is nothing to do.
+        if guest.is_at(now) && front.as_ref().is_none_or(|t| t.is_at(now)) && guest.places.is_empty() {
+            return;
+        }
         let mut inflow = Inflow { gather: lanes.gather.iter().map(|l| l.1).sum(), ..Inflow::default() };
         let scatter: f64 = lanes.via.iter().map(|l| l.1).sum();
         if let Some(transfer) = front {

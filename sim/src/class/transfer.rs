@@ -55,6 +55,11 @@ pub(crate) struct Transfer {
 }
 
 impl Transfer {
+    /// Whether it has been brought to `now`.
+    pub(super) fn is_at(&self, now: Time) -> bool {
+        self.since >= now
+    }
+
     fn wire_of_left(&self) -> f64 {
         self.all_left().zip(&self.cost.factor).map(|(l, f)| l * f).sum()
     }

@@ -151,17 +151,23 @@ impl Network {
     fn asked(&mut self, link: u32) -> f64 {
         self.scratch.looks += 1;
         let level = self.levels[link as usize];
+        if level == f64::INFINITY {
+            let l = &self.links[link as usize];
+            return if l.capacity == f64::INFINITY || self.fits(link) { level } else { self.share(link) };
+        }
         let asked = self.share(link);
         if asked <= level {
             return asked;
         }
         // Up to the present level the stored bounds are enough; above it they must be exact.
         let mut same = true;
-        for k in 0..self.links[link as usize].members.len() {
+        for k in self.links[link as usize].quiet.first_from(level)..self.links[link as usize].members.len() {
             let member = self.links[link as usize].members[k];
             if member.bound >= level {
                 let exact = self.bound(member.flow, link);
-                self.links[link as usize].members[k].bound = exact;
+                let l = &mut self.links[link as usize];
+                l.members[k].bound = exact;
+                l.quiet.summed &= k >= l.quiet.count;
                 same &= exact == member.bound || exact.min(member.bound) >= asked;
             }
         }
@@ -178,27 +184,20 @@ impl Network {
             (l.load, l.load_updates) = (0.0, 0);
             return f64::INFINITY;
         }
+        self.sort_out(link);
+        let l = &mut self.links[link as usize];
         let sharing = &mut self.scratch.sharing;
         sharing.clear();
-        let mut weight = 0.0;
-        for member in &l.members {
-            weight += member.weight;
-            sharing.push((member.weight, member.bound));
-        }
+        sharing.extend(l.members[l.quiet.count..].iter().map(|member| (member.weight, member.bound)));
         let (mut held, mut level) = (0.0, 0.0f64);
+        let mut weight = l.quiet.weight + sum(sharing);
+        // The quiet ones stop below the first level.
+        let (mut before, mut quiet) = (l.members.len(), l.quiet.load);
         loop {
             level = level.max((l.capacity - held) / weight);
-            let before = sharing.len();
-            weight = 0.0;
-            sharing.retain(|&(w, bound)| {
-                let shares = bound >= level;
-                if shares {
-                    weight += w;
-                } else {
-                    held += w * bound;
-                }
-                shares
-            });
+            let stopped;
+            (weight, stopped) = keep_sharing(sharing, level);
+            held += stopped + std::mem::take(&mut quiet);
             if sharing.is_empty() {
                 (l.load, l.load_updates) = (held, 0);
                 return f64::INFINITY;
@@ -207,14 +206,18 @@ impl Network {
                 (l.load, l.load_updates) = (l.capacity, 0);
                 return level;
             }
+            before = sharing.len();
         }
     }
 
     /// Sets the level of `link` and follows the flows that it holds, or has held, to the links that see a difference.
     fn set_level(&mut self, link: u32, new: f64) {
         let old = std::mem::replace(&mut self.levels[link as usize], new);
+        if old == f64::INFINITY || new == f64::INFINITY {
+            self.change_kind(link, new < f64::INFINITY);
+        }
         let least = old.min(new);
-        for k in 0..self.links[link as usize].members.len() {
+        for k in self.links[link as usize].quiet.first_from(least)..self.links[link as usize].members.len() {
             let member = self.links[link as usize].members[k];
             if member.bound >= least {
                 self.rebound(member.flow, Some(link));
@@ -251,4 +254,39 @@ impl Network {
     fn peek(&self) -> f64 {
         self.scratch.queue.peek().map_or(f64::INFINITY, |&Reverse((key, _))| f64::from_bits(key))
     }
+}
+
+/// So many sums are kept at once, of every so many-th number each: one number need not wait for the addition of the one before it.
+const LANES: usize = 4;
+
+fn total(lanes: [f64; LANES]) -> f64 {
+    (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+}
+
+/// The weights of all of them together.
+fn sum(sharing: &[(f64, f64)]) -> f64 {
+    let mut lanes = [0.0; LANES];
+    for group in sharing.chunks(LANES) {
+        for (lane, (weight, _)) in lanes.iter_mut().zip(group) {
+            *lane += weight;
+        }
+    }
+    total(lanes)
+}
+
+/// Leaves those out, of flows with a weight and a bound, whose bound is below `level`. Returns the weight of the others, and what those
+/// that are left out take. There are no branches that depend on a bound: which flows stop is as good as random.
+fn keep_sharing(sharing: &mut Vec<(f64, f64)>, level: f64) -> (f64, f64) {
+    let (mut weights, mut held) = ([0.0; LANES], [0.0; LANES]);
+    let mut kept = 0;
+    for at in 0..sharing.len() {
+        let (weight, bound) = sharing[at];
+        let shares = bound >= level;
+        weights[at % LANES] += if shares { weight } else { 0.0 };
+        held[at % LANES] += if shares { 0.0 } else { weight * bound };
+        sharing[kept] = (weight, bound);
+        kept += usize::from(shares);
+    }
+    sharing.truncate(kept);
+    (total(weights), total(held))
 }

@@ -188,7 +188,11 @@ impl Network {
     fn solved_from_nothing(&self, patience: u32) -> Network {
         let mut copy = self.clone();
         copy.scratch.patience = patience;
-        copy.levels.fill(f64::INFINITY);
+        for link in 0..index(copy.links.len()) {
+            if std::mem::replace(&mut copy.levels[link as usize], f64::INFINITY) < f64::INFINITY {
+                copy.change_kind(link, false);
+            }
+        }
         for flow in 0..index(copy.flows.len()) {
             if copy.flows[flow as usize].alive {
                 copy.rebound(flow, None);
@@ -204,6 +208,12 @@ impl Network {
 
 fn one(network: &mut Network, links: &[LinkId]) -> FlowId {
     network.add_flow(links, 1.0, None)
+}
+
+#[test]
+fn a_flow_takes_as_much_memory_as_the_head_of_the_module_says() {
+    use topology::{Hop, Member};
+    assert_eq!((size_of::<Flow>(), size_of::<Member>() + size_of::<Hop>()), (64, 40));
 }
 
 #[test]

@@ -262,7 +262,7 @@ fn disk(
 
 pub(super) fn traffic(raw: &raw::Traffic, member: &Member<'_>, key: &str) -> Result<Traffic, Fault> {
     let rate = |value: &Option<Value<Rate>>, end| match value {
-        Some(value) => value.get(member, &format!("{key}.{end}")),
+        Some(value) => value.get_under(member, key, end),
         None => Ok(Rate::ZERO),
     };
     Ok(Traffic { tx: rate(&raw.tx, "tx")?, rx: rate(&raw.rx, "rx")? })

@@ -77,13 +77,13 @@ impl Place<'_> {
     }
 
     fn rate(&self, value: Option<&Value<PageRate>>, key: &str) -> Result<f64, Fault> {
-        value.map_or(Ok(0.0), |value| Ok(value.get(self.member, &self.key(key))?.0))
+        value.map_or(Ok(0.0), |value| Ok(value.get_under(self.member, self.key, key)?.0))
     }
 
     /// A part of memory; all of it when nothing is said.
     fn part(&self, value: Option<&Value<Bytes>>, key: &str) -> Result<Bytes, Fault> {
         let Some(value) = value else { return Ok(self.memory) };
-        let bytes = value.get(self.member, &self.key(key))?;
+        let bytes = value.get_under(self.member, self.key, key)?;
         if bytes.is_zero() {
             return Err(self.fault(value.line, key, "must be above zero"));
         }
@@ -125,7 +125,7 @@ impl Place<'_> {
     }
 
     fn zipf(&self, raw: &raw::Zipf) -> Result<Workload, Fault> {
-        let Positive(exponent) = raw.exponent.get(self.member, &self.key("exponent"))?;
+        let Positive(exponent) = raw.exponent.get_under(self.member, self.key, "exponent")?;
         if exponent > MAX_EXPONENT {
             return Err(self.fault(raw.exponent.line, "exponent", &format!("must be above 0, at most {MAX_EXPONENT}")));
         }
