@@ -66,6 +66,7 @@ fn broken(file: &str, old: &str, new: &str) -> tempfile::TempDir {
 fn what_is_wrong_is_said_with_file_and_line() {
     for (file, old, new, complaint) in [
         ("published.csv", ",eviction_time_s,", ",eviction_time,", "published.csv:2: there is no metric `eviction_time`"),
+        ("published.csv", ",eviction_time_s,", ",eviction_time_s/times,", "published.csv:2: there is no metric `times`"),
         ("published.csv", ",ms,prediction,2200", ",msec,prediction,2200", "published.csv:4: there is no unit `msec`; allowed: "),
         ("published.csv", ",pair,1,", ",pair,2,", "pair: there is no point 2; the scenario has 2"),
         ("published.csv", ",pair,0-1,", ",pair,1-0,", "published.csv:9: `point` is `1-0`; expected a whole number from 0, or two"),

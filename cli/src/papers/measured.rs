@@ -1,7 +1,7 @@
 //! Runs of the scenarios, and what they have shown where published figures stand.
 
 use super::Collection;
-use super::published::{FLOW_METRICS, Published, Relation, Selection};
+use super::published::{FLOW_METRICS, Published, Relation, Selection, parts};
 use crate::batch;
 use crate::jobs::{self, Job};
 use crate::loaded::Loaded;
@@ -46,7 +46,7 @@ impl Runs {
         for place in needed {
             all.extend(jobs_at(&loaded[place.0], place)?.into_iter().map(|job| (place, job)));
         }
-        let metrics: BTreeSet<&str> = rows.iter().map(|row| row.metric.as_str()).collect();
+        let metrics: BTreeSet<&str> = rows.iter().flat_map(|row| parts(&row.metric)).collect();
         let mut runs: BTreeMap<(String, usize, String), Vec<Shown>> = BTreeMap::new();
         let progress = Progress::new(all.len());
         let work = |(place, job): &(Place<'_>, Job)| shown(&loaded[place.0], job, &metrics);
@@ -116,6 +116,15 @@ fn shown(loaded: &Loaded, job: &Job, metrics: &BTreeSet<&str>) -> Shown {
 
 impl Shown {
     fn value(&self, metric: &str, of: &Selection) -> Result<Option<f64>> {
+        let mut each = parts(metric).map(|part| self.plain(part, of));
+        let (value, divisor) = (each.next().transpose()?.flatten(), each.next().transpose()?);
+        Ok(match divisor {
+            None => value,
+            Some(divisor) => value.zip(divisor).map(|(value, divisor)| value / divisor),
+        })
+    }
+
+    fn plain(&self, metric: &str, of: &Selection) -> Result<Option<f64>> {
         let values = self.values.get(metric).map_or(&[][..], Vec::as_slice);
         let names = || values.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
         let fold = |pattern: &str, fold: fn(&[f64]) -> f64| {
@@ -179,13 +188,16 @@ mod tests {
     fn values_are_those_of_the_selection() {
         let rows = [("a1", Some(1.0)), ("a2", Some(4.0)), ("b", None), (WHOLE, Some(9.0))];
         let rows = rows.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        let shown = Shown { values: [("m".to_owned(), rows)].into() };
+        let tenth = ["a1", "a2", "b", WHOLE].map(|name| (name.to_owned(), Some(10.0))).to_vec();
+        let shown = Shown { values: [("m".to_owned(), rows), ("ten".to_owned(), tenth)].into() };
         let value = |of: Selection| shown.value("m", &of);
         assert_eq!(value(Selection::Whole).unwrap(), Some(9.0));
         assert_eq!(value(Selection::One("a2".into())).unwrap(), Some(4.0));
         assert_eq!(value(Selection::Mean("a*".into())).unwrap(), Some(2.5));
         assert_eq!(value(Selection::Sum("a*".into())).unwrap(), Some(5.0));
         assert_eq!(value(Selection::Largest("a*".into())).unwrap(), Some(4.0));
+        assert_eq!(shown.value("m/ten", &Selection::One("a2".into())).unwrap(), Some(0.4));
+        assert_eq!(shown.value("m/ten", &Selection::One("b".into())).unwrap(), None);
         // What one of them has not reached, all have not reached.
         assert_eq!(value(Selection::Sum("*".into())).unwrap(), None);
         assert_eq!(value(Selection::One("c".into())).unwrap_err().to_string(), "nothing is called `c`; there are a1, a2, b, *");

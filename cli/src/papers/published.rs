@@ -89,7 +89,7 @@ pub(crate) struct Published {
     pub(crate) strategy: String,
     /// Whose value it is.
     pub(super) of: Selection,
-    /// A column of `metrics.csv`, or one of [`FLOW_METRICS`].
+    /// A column of `metrics.csv`, one of [`FLOW_METRICS`], or one divided by another (`bytes_demand/bytes_total`).
     pub(crate) metric: String,
     /// The strategy that the value is relative to.
     pub(crate) baseline: Option<Baseline>,
@@ -155,8 +155,11 @@ impl Published {
         };
         let metric = row.filled("metric")?;
         let of_flows = FLOW_METRICS.map(|(name, _)| name);
-        if !of_flows.contains(&metric.as_str()) && !record::COLUMNS.iter().any(|(name, _)| *name == metric) {
-            bail!("there is no metric `{metric}`; allowed are {} and the columns of metrics.csv", of_flows.join(", "));
+        for part in parts(&metric) {
+            if !of_flows.contains(&part) && !record::COLUMNS.iter().any(|(name, _)| *name == part) {
+                let allowed = of_flows.join(", ");
+                bail!("there is no metric `{part}`; allowed are {allowed}, the columns of metrics.csv, and one divided by another");
+            }
         }
         Ok(Published {
             paper: known("paper", row.filled("paper")?, papers)?,
@@ -185,6 +188,11 @@ fn known<'a>(what: &str, name: String, all: impl Iterator<Item = &'a str>) -> Re
         bail!("{what}s.csv has no {what} `{name}`; it has {}", all.join(", "));
     }
     Ok(name)
+}
+
+/// The metrics of which a row's is made: itself, or dividend and divisor.
+pub(super) fn parts(metric: &str) -> impl Iterator<Item = &str> {
+    metric.splitn(2, '/')
 }
 
 /// The points of a row: the first when none is given, one, or those from one to another (`0-9`).
