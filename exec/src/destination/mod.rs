@@ -3,6 +3,7 @@
 
 mod book;
 mod faults;
+mod fetch;
 mod gather;
 mod heir;
 mod orders;

@@ -4,6 +4,7 @@
 //! the connections, wishes from outside. Everything that goes into the migration and comes out of it is recorded, in that
 //! order, so that the coordinator can follow it with a migration of its own.
 
+mod connecting;
 mod early;
 mod execute;
 mod flow;
@@ -30,7 +31,7 @@ use livemig_core::machine::{Migration, Phase};
 use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::Extent;
 use livemig_core::units::{Bytes, Span, Time};
-use livemig_core::vocabulary::{CmdId, Event, Failure, Peer};
+use livemig_core::vocabulary::{CmdId, Event, Peer};
 use orders::Pending;
 use sender::Sender;
 use stage_link::StageNews;
@@ -43,8 +44,6 @@ use std::time::{Duration, Instant};
 use vias::Vias;
 use watch::Watches;
 
-/// A destination that refuses connections for this long is gone.
-const REFUSED: Duration = Duration::from_secs(1);
 /// During a rollback a link that is down is waited for no longer than this.
 const ROLLBACK: Duration = Duration::from_secs(3);
 
@@ -305,96 +304,6 @@ impl Driver {
 
     fn warn(&self, text: &str) {
         self.reports.warn(format!("session {}: {text}", self.session));
-    }
-
-    fn connect(&mut self, again: bool) {
-        let target = self.target.clone();
-        if let Err(error) = target.connect_in_background(self.epochs.clone(), again, self.news.clone()) {
-            self.warn(&format!("connecting: {error}"));
-        }
-    }
-
-    fn connected(&mut self, connections: Connections) {
-        if self.dead || self.link.is_some() {
-            return;
-        }
-        match Link::start(connections, self.session, &self.sender, &self.news, &self.small) {
-            Ok(link) => self.link = Some(link),
-            Err(error) => {
-                self.warn(&format!("connecting: {error}"));
-                self.connect(true);
-                return;
-            }
-        }
-        self.refused = None;
-        if let Some(id) = self.reserving.take() {
-            self.reserve(id);
-        }
-        self.give_all();
-        self.serve_wanted();
-        if self.down.take().is_some() {
-            self.tell(Event::LinkRestored(Peer::Destination));
-        }
-    }
-
-    fn unconnected(&mut self, unconnected: &Unconnected) {
-        if let Some(id) = self.reserving.take() {
-            self.warn(&format!("no connection to the destination at {}: {}", self.target.address(), unconnected.why));
-            self.dead = true;
-            self.fail(id, Failure::Unreachable(Peer::Destination));
-            return;
-        }
-        if !unconnected.refused {
-            self.refused = None;
-        } else if self.refused.get_or_insert_with(Instant::now).elapsed() > REFUSED && !self.dead {
-            self.destination_dead();
-        }
-    }
-
-    /// The connections of an epoch are of no use any more.
-    fn broken(&mut self, epoch: u32, connection: &'static str, why: &WireError) {
-        if self.link.as_ref().is_none_or(|link| link.epoch != epoch) {
-            return;
-        }
-        self.warn(&format!("{connection} connection lost in phase {}: {why}", self.conductor.phase().name()));
-        self.link = None;
-        self.down = Some(Instant::now());
-        self.refused = None;
-        self.tell(Event::LinkLost(Peer::Destination));
-        self.connect(true);
-    }
-
-    /// The destination is gone for good, and everything that was asked of it fails.
-    fn destination_dead(&mut self) {
-        if std::mem::replace(&mut self.dead, true) {
-            return;
-        }
-        self.link = None;
-        self.sender.fail_all(Failure::Unreachable(Peer::Destination));
-        // The sends' ends come before the news that explains them, as everything in the queue of inputs.
-        while let Ok(input) = self.inputs.try_recv() {
-            match input {
-                Input::Completed(event) => self.tell(event),
-                Input::Stage(via, news) => self.stage_news(via, news),
-                Input::Outside(_)
-                | Input::Answer { .. }
-                | Input::Connected(_)
-                | Input::Unconnected(_)
-                | Input::Broken { .. }
-                | Input::Located { .. } => {}
-            }
-        }
-        self.fail_orders();
-        self.tell(Event::PeerDead { peer: Peer::Destination, recoverable: false });
-    }
-
-    fn serve_wanted(&mut self) {
-        if let Some(link) = &self.link
-            && let Err(why) = link.serve_wanted()
-        {
-            let epoch = link.epoch;
-            self.broken(epoch, "fault", &why);
-        }
     }
 
     fn record_event(&self, event: &Event<Bitmap>) {
