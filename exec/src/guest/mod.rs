@@ -40,6 +40,8 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Memory slot of the guest's memory.
 pub(crate) const MEMORY_SLOT: u32 = 0;
 const BOOT_SLOT: u32 = 1;
+/// How long a throttled guest may run before it is paused, at most: twice the time between two of its stamps, and some.
+const MOMENT: Duration = Duration::from_millis(3);
 
 /// A virtual machine with its program, stopped or running.
 ///
@@ -171,14 +173,28 @@ impl Guest {
         self.vcpus.iter().for_each(|vcpu| vcpu.wish(Some(false), None));
     }
 
-    /// Stops all vCPUs, and returns when they have stopped.
+    /// Stops all vCPUs, and returns when they have stopped. Throttled ones run for a moment first: otherwise a guest would stand still
+    /// for the time that it was held and for the pause behind it, in one go.
     ///
     /// # Errors
     /// A vCPU that has failed, or that has not stopped within `limit`; the wish stays, and the call can be repeated.
     pub fn pause(&self, limit: Duration) -> Result<(), ExecError> {
         let deadline = Instant::now() + limit;
+        if self.throttle.is_partial() {
+            self.let_stamp();
+        }
         self.vcpus.iter().for_each(|vcpu| vcpu.wish(Some(true), None));
         self.vcpus.iter().try_for_each(|vcpu| vcpu.wait_parked(deadline, limit))
+    }
+
+    /// Lets held vCPUs go until each has noted the time, or for a moment. One that is paused stays so.
+    fn let_stamp(&self) {
+        let stamps = || (0..self.vcpus.len()).map(|v| self.boot.read_control(v, control::NOW)).collect::<Vec<_>>();
+        let (before, deadline) = (stamps(), Instant::now() + MOMENT);
+        self.vcpus.iter().for_each(|vcpu| vcpu.wish(None, Some(false)));
+        while Instant::now() < deadline && stamps().iter().zip(&before).any(|(now, before)| now == before) {
+            std::thread::sleep(Duration::from_micros(100));
+        }
     }
 
     /// Lets the vCPUs run for `share` of the time, in periods of at most 50 ms; [`Share::NONE`] holds them until another share

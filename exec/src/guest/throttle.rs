@@ -28,6 +28,12 @@ impl Throttle {
         Throttle { order: Arc::new((Mutex::new(Order { share: Share::FULL, quit: false }), Condvar::new())), thread: None }
     }
 
+    /// Whether the vCPUs run for a part of the time, so that they may just be held.
+    pub(super) fn is_partial(&self) -> bool {
+        let share = self.order.0.lock().unwrap_or_else(PoisonError::into_inner).share;
+        share != Share::FULL && share != Share::NONE
+    }
+
     /// Lets the vCPUs run for `share` of the time from now on.
     pub(super) fn set(&mut self, share: Share, vcpus: &Arc<Vec<Vcpu>>) -> std::io::Result<()> {
         let (order, changed) = &*self.order;
@@ -55,6 +61,8 @@ impl Drop for Throttle {
 
 /// Works on a grid of periods, so that being late at one edge shifts no other.
 fn hold_and_let_go(order: &Mutex<Order>, changed: &Condvar, vcpus: &[Vcpu]) {
+    // SAFETY: sets how exactly this thread's own sleeps end, and nothing else.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1000) };
     let hold = |held| vcpus.iter().for_each(|vcpu| vcpu.wish(None, Some(held)));
     let lock = || order.lock().unwrap_or_else(PoisonError::into_inner);
     let mut period = Instant::now();

@@ -1,17 +1,20 @@
 //! Watches: conditions on a send that are evaluated every tick.
 //!
 //! A stop rule takes the rate that a watch reports for the rate of the pause to come: what is left may take as long as the limit. That
-//! must hold, so the rate reported is the least of the last ticks, and what a switch takes beside sending the rest is taken off.
+//! must hold, so the rate reported is one that has held: the least mean over as long as a pause lasts, in the last second; and what a
+//! switch takes beside sending the rest is taken off.
 
 use super::sender::Sender;
 use livemig_core::pages::Bitmap;
 use livemig_core::units::{Bytes, Rate, Span, Time};
 use livemig_core::vocabulary::{CmdId, Event, Reply, Sent, Stall, Watch, WatchEnd, Watched};
 
-/// How many ticks back the least rate is looked for.
-const TICKS: usize = 3;
-/// What a switch takes beside sending the rest: stopping the vCPUs, reading the log, their state, the first step at the destination.
-const SWITCH: Span = Span::from_millis(10);
+/// How many ticks make a mean: with QEMU's 100 ms, as long as its limit.
+const MEAN: usize = 3;
+/// How many ticks back the least mean is looked for.
+const TICKS: usize = 10;
+/// What a switch takes beside sending the rest: stopping the guest, reading the log, its state, the first step at the destination.
+const SWITCH: Span = Span::from_millis(15);
 
 /// Watches that have not ended.
 #[derive(Debug, Default)]
@@ -91,7 +94,8 @@ impl Open {
             self.rates.remove(0);
         }
         self.rates.push(newest);
-        let least = self.rates.iter().fold(f64::MAX, |least, rate| least.min(rate.0));
+        let mean = |rates: &[Rate]| rates.iter().map(|rate| rate.0).sum::<f64>() / rates.len() as f64;
+        let least = self.rates.windows(MEAN.min(self.rates.len())).map(mean).fold(f64::MAX, f64::min);
         let limit = self.watch.below.map_or(1.0, |limit| limit.as_secs_f64() / (limit + SWITCH).as_secs_f64());
         Rate(least * limit)
     }
@@ -106,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_is_the_least_of_the_last_ticks_less_what_a_switch_takes() {
+    fn the_rate_is_the_least_mean_of_the_last_second_less_what_a_switch_takes() {
         let watch = |below| Watch { send: CmdId(1), every: Span::from_millis(100), below, stall: None };
         let open = |below| Open {
             id: CmdId(2),
@@ -117,13 +121,15 @@ mod tests {
             last: (Bytes::ZERO, Rate::ZERO),
         };
         let mut plain = open(None);
-        let told: Vec<f64> = [9.0, 7.0, 8.0, 8.0, 8.0].map(|rate| plain.sustained(Rate(rate)).0).to_vec();
-        assert_eq!(told, [9.0, 7.0, 7.0, 7.0, 8.0]);
+        let told: Vec<f64> = [9.0, 6.0, 6.0, 9.0, 12.0].map(|rate| plain.sustained(Rate(rate)).0).to_vec();
+        assert_eq!(told, [9.0, 7.5, 7.0, 7.0, 7.0]);
+        let later: Vec<f64> = (0..9).map(|_| plain.sustained(Rate(12.0)).0).collect();
+        assert_eq!(later[4..], [7.0, 7.0, 9.0, 11.0, 12.0], "what is a second ago is forgotten");
         // What may be left takes, at the true rate, what the limit leaves beside the switch; a limit that is shorter than a switch can
         // be asked for all the same.
         let limit = Span::from_millis(300);
         let rate = open(Some(limit)).sustained(Rate(1e9));
-        assert!((rate.bytes_in(limit) / 1e9 - 0.2903).abs() < 1e-4);
+        assert!((rate.bytes_in(limit) / 1e9 - 0.28571).abs() < 1e-4);
         assert!(open(Some(Span::from_millis(5))).sustained(Rate(1e9)).0 > 0.0);
     }
 }
