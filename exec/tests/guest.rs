@@ -274,3 +274,34 @@ fn a_throttle_holds_its_share_and_lets_go() {
     pause(&guest);
     assert_clean(&guest);
 }
+
+#[test]
+fn a_throttled_guest_is_not_paused_in_its_sleep() {
+    if !have_kvm() {
+        return;
+    }
+    let spec = spec(1, vec![region(0, 1000, 20_000.0, 0.0)]);
+    let mut guest = Guest::new(&spec, filled(&spec)).unwrap();
+    run_steps(&guest, 100);
+    guest.throttle(Share::new(0.1)).unwrap();
+    // Nine tenths of the time the guest is held, and would be found where it has been for up to 45 ms.
+    let ran_before = |_: &i32| {
+        guest.resume();
+        std::thread::sleep(Duration::from_millis(60));
+        let (deadline, mut held) = (Instant::now() + LIMIT, guest.counters());
+        loop {
+            std::thread::sleep(Duration::from_millis(2));
+            let now = guest.counters();
+            if now == held {
+                break;
+            }
+            assert!(Instant::now() < deadline, "it is never held");
+            held = now;
+        }
+        pause(&guest);
+        guest.counters() != held
+    };
+    let count = (0..20).filter(ran_before).count();
+    assert!(count >= 8, "it ran before {count} of 20 pauses");
+    assert_clean(&guest);
+}

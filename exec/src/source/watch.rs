@@ -14,7 +14,7 @@ const MEAN: usize = 3;
 /// How many ticks back the least mean is looked for.
 const TICKS: usize = 10;
 /// What a switch takes beside sending the rest: stopping the guest, reading the log, its state, the first step at the destination.
-const SWITCH: Span = Span::from_millis(15);
+const SWITCH: Span = Span::from_millis(20);
 
 /// Watches that have not ended.
 #[derive(Debug, Default)]
@@ -129,7 +129,7 @@ mod tests {
         // be asked for all the same.
         let limit = Span::from_millis(300);
         let rate = open(Some(limit)).sustained(Rate(1e9));
-        assert!((rate.bytes_in(limit) / 1e9 - 0.28571).abs() < 1e-4);
+        assert!((rate.bytes_in(limit) / 1e9 - 0.28125).abs() < 1e-4);
         assert!(open(Some(Span::from_millis(5))).sustained(Rate(1e9)).0 > 0.0);
     }
 }
