@@ -13,5 +13,6 @@ pub mod pages;
 pub mod policy;
 pub mod push_plan;
 pub mod strategy;
+pub mod tasks;
 pub mod units;
 pub mod vocabulary;

@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 
 use crate::pages::Bitmap;
+use crate::tasks::Tasks;
 use crate::units::PageIndex;
 use crate::vocabulary::Prepaging;
 
@@ -45,6 +46,8 @@ pub struct PushPlan {
     pivots: usize,
     /// The bubble that grows next.
     turn: usize,
+    /// How the connections of the sender share the pages; without, each takes the next ones.
+    tasks: Option<Tasks>,
 }
 
 /// What grows around a pivot.
@@ -72,7 +75,17 @@ impl PushPlan {
                 usize::from(pivots)
             }
         };
-        PushPlan { left: set, cursor: PageIndex(0), bubbles: VecDeque::new(), pivots, turn: 0 }
+        PushPlan { left: set, cursor: PageIndex(0), bubbles: VecDeque::new(), pivots, turn: 0, tasks: None }
+    }
+
+    /// The same, for connections that each take runs of `task` pages of the address space ([`tasks`](crate::tasks)). Bubbles know no tasks.
+    ///
+    /// # Panics
+    /// When `task` is zero.
+    #[must_use]
+    pub fn in_tasks(mut self, task: u64) -> PushPlan {
+        self.tasks = (self.pivots == 0).then(|| Tasks::new(task));
+        self
     }
 
     /// Number of pages not handed out yet.
@@ -106,6 +119,28 @@ impl PushPlan {
         let extent = Extent { first, pages: self.left.run_from(first, max_pages) };
         self.cursor = PageIndex(first.0 + extent.pages);
         Some(self.hand_out(extent))
+    }
+
+    /// Hands out the next pages for a connection with this number, at most `max_pages`; `None` when nothing is left.
+    ///
+    /// # Panics
+    /// When `max_pages` is zero.
+    pub fn next_for(&mut self, connection: usize, max_pages: u64) -> Option<Extent> {
+        assert!(max_pages > 0, "a batch of no pages");
+        let Some(mut tasks) = self.tasks.take() else { return self.next(max_pages) };
+        let extent = tasks.next(self, connection, max_pages);
+        self.tasks = Some(tasks);
+        extent
+    }
+
+    /// Hands out the next pages from `from` on and before `to`, at most `max_pages`; `None` when nothing is left there.
+    pub(crate) fn next_within(&mut self, from: PageIndex, to: PageIndex, max_pages: u64) -> Option<Extent> {
+        let first = self.left.next_at(from.max(self.cursor)).filter(|page| *page < to)?;
+        let pages = self.left.run_from(first, max_pages.min(to.0 - first.0));
+        if first == self.cursor {
+            self.cursor = PageIndex(first.0 + pages);
+        }
+        Some(self.hand_out(Extent { first, pages }))
     }
 
     /// The destination waits for `page`: whether it has not been handed out yet, in which case it is now, and is to be sent

@@ -5,6 +5,7 @@
 //! command either has arrived when the command is done, or comes back in its completion.
 
 use crate::strategy::Technique;
+use crate::tasks::TaskSizes;
 use crate::units::{Bytes, Rate, Share, Span, Time};
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +76,8 @@ pub struct Channels {
     /// Each stage that a page passes through at an end has `threads` of its own, so that stages of different pages overlap; without,
     /// a thread takes its pages through all of them.
     pub pipeline: bool,
+    /// Each connection takes its pages in tasks of these sizes; without, whichever has room takes the next ones.
+    pub tasks: Option<TaskSizes>,
     /// Pages are compressed one by one.
     pub compress: bool,
     /// Pages are encrypted.

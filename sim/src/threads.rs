@@ -91,7 +91,8 @@ mod tests {
         }
     }
 
-    const ALL: Channels = Channels { nics: None, threads: None, range_lock: true, pipeline: false, compress: true, encrypt: true };
+    const ALL: Channels =
+        Channels { nics: None, threads: None, range_lock: true, pipeline: false, tasks: None, compress: true, encrypt: true };
 
     #[test]
     fn a_thread_takes_its_pages_through_all_stages_or_each_stage_has_its_own() {

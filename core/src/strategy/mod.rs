@@ -20,7 +20,7 @@ use crate::policy::snapshot::{Fixed, SnapshotPolicy};
 use crate::policy::stop::StopRule;
 use crate::policy::throttle::ThrottlePolicy;
 use crate::policy::timeout::{CompletionTimeout, OnTimeout};
-use crate::units::{Rate, Span};
+use crate::units::{PAGE_SIZE, Rate, Span};
 use crate::vocabulary::{Channels, Prepaging};
 use serde::{Deserialize, Serialize};
 
@@ -385,6 +385,9 @@ impl Spec {
         if channels.nics.is_some_and(|nics| nics == 0 || nics > streams) {
             return Err(SpecError::Nics { streams });
         }
+        if channels.tasks.is_some_and(|tasks| tasks.memory.0 < PAGE_SIZE || tasks.disk.0 < PAGE_SIZE) {
+            return Err(SpecError::OutOfRange { key: "tasks", allowed: "of at least 4 KiB, a page" });
+        }
         match channels.threads.unwrap_or(streams) {
             0 => Err(SpecError::NoThreads),
             1 if channels.range_lock => Err(SpecError::LoneRangeLock),
@@ -406,6 +409,8 @@ impl Spec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tasks::TaskSizes;
+    use crate::units::Bytes;
     use std::collections::BTreeSet;
 
     #[test]
@@ -416,6 +421,8 @@ mod tests {
         assert_eq!(with(4, Channels { nics: Some(5), ..channels }).check(), Err(SpecError::Nics { streams: 4 }));
         assert_eq!(with(4, Channels { nics: Some(0), ..channels }).check(), Err(SpecError::Nics { streams: 4 }));
         assert_eq!(with(4, Channels { threads: Some(0), ..channels }).check(), Err(SpecError::NoThreads));
+        let tasks = Some(TaskSizes { disk: Bytes(4095), ..TaskSizes::default() });
+        assert!(matches!(with(4, Channels { tasks, ..channels }).check(), Err(SpecError::OutOfRange { key: "tasks", .. })));
         assert_eq!(with(1, Channels { range_lock: true, ..channels }).check(), Err(SpecError::LoneRangeLock));
         assert_eq!(with(1, Channels { range_lock: true, threads: Some(2), ..channels }).check(), Ok(()));
         let cannot: Vec<&str> = PRESETS.iter().filter(|p| (p.spec)().check_disk().is_err()).map(|p| p.name).collect();

@@ -2,6 +2,7 @@
 
 use super::{LiveCopy, Preset, Spec, Transfer};
 use crate::policy::stop::{PMigrate, StopRule};
+use crate::tasks::TaskSizes;
 use crate::vocabulary::Channels;
 
 /// One connection per interface of the published testbed's hosts.
@@ -15,7 +16,7 @@ pub(super) const PRESET: Preset = Preset {
         live: Some(LiveCopy { stop: StopRule::PMigrate(PMigrate::default()), throttle: None, skip_redirtied: false }),
         transfer: Transfer {
             streams: STREAMS,
-            channels: Channels { range_lock: true, ..Channels::default() },
+            channels: Channels { range_lock: true, tasks: Some(TaskSizes::default()), ..Channels::default() },
             ..Transfer::default()
         },
         ..Spec::default()

@@ -129,8 +129,9 @@ impl World {
     pub(crate) fn execute(&mut self, id: CmdId, command: Command<Bitmap>) {
         match command {
             Command::Reserve { intermediaries, .. } => self.reserve(id, &intermediaries),
-            Command::Prepare { elide_zero_pages, .. } => {
+            Command::Prepare { elide_zero_pages, channels } => {
                 self.run.elide_zero_pages = elide_zero_pages;
+                self.run.tasks = channels.tasks;
                 self.source.tracker.start(self.guest.pages());
                 self.order(id, Order::Prepare);
             }

@@ -7,6 +7,7 @@ use livemig_core::policy::stop::{Clark, Escalation, FixedRounds, KubeVirt, PMigr
 use livemig_core::policy::throttle::{AutoConverge, CpuScheduling, DirtyLimit, Start, ThrottlePolicy};
 use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
 use livemig_core::strategy::{Ahead, Gather, GatherWhen, LiveCopy, PRESETS, Push, Scatter, Spec, Transfer};
+use livemig_core::tasks::TaskSizes;
 use livemig_core::units::{Bytes, PAGE_SIZE, Rate, Span};
 use livemig_core::vocabulary::{Channels, Prepaging};
 
@@ -106,6 +107,14 @@ fn scatter(draw: &mut Choices, page: Span) -> Option<Scatter> {
         let when = if draw.percent(50) { GatherWhen::Concurrent } else { GatherWhen::AfterEviction };
         let copies = 1 + u16::try_from(draw.below(2)).unwrap();
         Scatter { direct: draw.percent(50), copies, gather: Gather { limit, when } }
+    })
+}
+
+/// How connections share pages: as they come, or in tasks of a few each.
+fn tasks(draw: &mut Choices) -> Option<TaskSizes> {
+    draw.percent(50).then(|| {
+        let (memory, disk) = (1 + draw.below(6), 1 + draw.below(6));
+        TaskSizes { memory: Bytes::from_pages(memory), disk: Bytes::from_pages(disk) }
     })
 }
 
@@ -211,7 +220,7 @@ fn vary(spec: &mut Spec, page: Span, pages: u64, draw: &mut Choices) {
         unlimited_while_paused: draw.percent(50),
         elide_zero_pages: draw.percent(50),
         dedup: false,
-        channels: Channels::default(),
+        channels: Channels { tasks: tasks(draw), ..Channels::default() },
     };
     spec.timeout = draw.percent(25).then(|| {
         let then = [OnTimeout::Abort, OnTimeout::PostCopy, OnTimeout::Pause][usize::try_from(draw.below(3)).unwrap()];

@@ -162,9 +162,13 @@ impl OutSend {
 
 impl World {
     pub(crate) fn begin_send(&mut self, id: CmdId, send: Send<Bitmap>) {
-        let Send { set, routes, streams, skip_redirtied, order, .. } = send;
+        let Send { set, region, routes, streams, skip_redirtied, order, .. } = send;
         let asked_for: Vec<PageIndex> = self.source.wanted.iter().copied().filter(|&p| set.contains(p)).collect();
         let plan = PushPlan::new(set, order);
+        let plan = match self.run.tasks {
+            Some(tasks) => plan.in_tasks(tasks.pages(region)),
+            None => plan,
+        };
         self.source.sends.push(OutSend {
             id,
             plan,
@@ -212,7 +216,7 @@ impl World {
             let Some(index) = self.source.sends.iter().position(|s| s.direct && s.streams > stream && s.has_more()) else {
                 return;
             };
-            let extent = self.source.sends[index].plan.next(self.timing.batch).expect("pages are left");
+            let extent = self.source.sends[index].plan.next_for(stream, self.timing.batch).expect("pages are left");
             let pages: Vec<PageIndex> = extent.iter().filter(|&page| !self.skips(index, page)).collect();
             if !pages.is_empty() {
                 self.launch(index, pages, Way::Stream(stream));

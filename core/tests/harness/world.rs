@@ -7,6 +7,7 @@ use livemig_core::ledger::{Ledger, Observation, Session};
 use livemig_core::machine::{Ending, Migration, PeerError, Phase};
 use livemig_core::pages::Bitmap;
 use livemig_core::strategy::{Spec, Technique};
+use livemig_core::tasks::TaskSizes;
 use livemig_core::units::{Bytes, PageIndex, Rate, Span, Time};
 use livemig_core::vocabulary::{CmdId, Command, Event, Peer, Region, Side};
 
@@ -101,6 +102,7 @@ pub(crate) struct Run {
     pub(crate) outstanding: BTreeMap<CmdId, bool>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) elide_zero_pages: bool,
+    pub(crate) tasks: Option<TaskSizes>,
     pub(crate) resume_issued: bool,
     /// The machine has been told that the destination never started the guest.
     pub(crate) never_proven: bool,
@@ -489,6 +491,7 @@ impl Run {
             disturbed: !faults.is_empty(),
             faults,
             elide_zero_pages: false,
+            tasks: None,
             resume_issued: false,
             never_proven: false,
             cancelled: false,

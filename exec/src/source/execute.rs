@@ -18,7 +18,10 @@ impl Driver {
         match command {
             Command::Reserve { intermediaries, .. } => self.reserve_all(id, intermediaries),
             // A thread serves each connection, and guest memory is mapped once: there is no lock to be taken per task.
-            Command::Prepare { elide_zero_pages, channels: _ } => self.prepare(id, elide_zero_pages),
+            Command::Prepare { elide_zero_pages, channels } => {
+                self.sender.set_tasks(channels.tasks);
+                self.prepare(id, elide_zero_pages);
+            }
             Command::PeekDirty { .. } => {
                 let counted = self.sender.peek();
                 self.reply(id, counted.map(Reply::DirtyCount));

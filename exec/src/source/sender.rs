@@ -11,6 +11,7 @@ use crate::error::ExecError;
 use crate::memory::{DirtyTracker, GuestMemory};
 use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::Extent;
+use livemig_core::tasks::TaskSizes;
 use livemig_core::units::{Bytes, PageIndex, Rate};
 use livemig_core::vocabulary::{CmdId, Failure, Joined, Peer, Send};
 use std::collections::BTreeSet;
@@ -51,6 +52,7 @@ pub(super) struct State {
     serving: bool,
     early: Early,
     elide: bool,
+    tasks: Option<TaskSizes>,
     wire: u64,
 }
 
@@ -171,7 +173,7 @@ impl Sender {
 
     pub(super) fn begin(&self, id: CmdId, send: Send<Bitmap>) {
         let mut state = self.lock();
-        let mut send = OutSend::new(id, send);
+        let mut send = OutSend::new(id, send, state.tasks);
         state.early.hand_over(&mut send);
         state.sends.push(send);
         self.end_sends(&mut state);
@@ -221,6 +223,11 @@ impl Sender {
     pub(super) fn set_rate(&self, limit: Option<Rate>) {
         self.lock().bucket = limit.map(|rate| Bucket::new(rate, Instant::now()));
         self.room.notify_all();
+    }
+
+    /// How streams share the pages of a send.
+    pub(super) fn set_tasks(&self, tasks: Option<TaskSizes>) {
+        self.lock().tasks = tasks;
     }
 
     pub(super) fn set_elide(&self, elide: bool) {
@@ -301,11 +308,11 @@ impl State {
         }
         let eligible = |s: &OutSend| s.direct && s.streams > stream && s.has_more();
         let Some(index) = self.sends.iter().position(eligible) else { return idle };
-        self.batch(index)
+        self.batch(index, Some(stream))
     }
 
-    /// The next pages of a send, as far as the limit of the rate allows for any.
-    pub(super) fn batch(&mut self, index: usize) -> Next {
+    /// The next pages of a send for a stream, or for an intermediary, as far as the limit of the rate allows for any.
+    pub(super) fn batch(&mut self, index: usize, stream: Option<u16>) -> Next {
         let mut most = self.flow.pages();
         if let Some(bucket) = &mut self.bucket {
             let wait = bucket.wait(Instant::now());
@@ -320,7 +327,7 @@ impl State {
         }
         let dirty = self.dirty.as_ref().filter(|_| skips).map(|(_, set)| set);
         let send = &mut self.sends[index];
-        let extents = send.next(most, dirty);
+        let extents = send.next(stream, most, dirty);
         if extents.is_empty() {
             return Next::Skipped;
         }

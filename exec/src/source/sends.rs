@@ -6,6 +6,7 @@
 
 use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::{Extent, PushPlan};
+use livemig_core::tasks::TaskSizes;
 use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex};
 use livemig_core::vocabulary::{CmdId, Event, Failure, Joined, Reply, Send, Sent};
 use std::collections::BTreeMap;
@@ -60,10 +61,14 @@ pub(super) struct OutSend {
 }
 
 impl OutSend {
-    pub(super) fn new(id: CmdId, send: Send<Bitmap>) -> OutSend {
+    pub(super) fn new(id: CmdId, send: Send<Bitmap>, tasks: Option<TaskSizes>) -> OutSend {
+        let plan = PushPlan::new(send.set, send.order);
         OutSend {
             id,
-            plan: PushPlan::new(send.set, send.order),
+            plan: match tasks {
+                Some(tasks) => plan.in_tasks(tasks.pages(send.region)),
+                None => plan,
+            },
             streams: send.streams,
             recalled: false,
             direct: send.routes.direct,
@@ -91,11 +96,15 @@ impl OutSend {
         self.skip_redirtied
     }
 
-    /// Takes the next pages out of the plan, at most `most`; those that are dirty again are left out.
-    pub(super) fn next(&mut self, most: u64, dirty: Option<&Bitmap>) -> Vec<Extent> {
+    /// Takes the next pages for a stream, or for whoever has none, out of the plan, at most `most`; those that are dirty again are left out.
+    pub(super) fn next(&mut self, stream: Option<u16>, most: u64, dirty: Option<&Bitmap>) -> Vec<Extent> {
         let (mut taken, mut pages) = (Vec::new(), 0);
         while pages < most {
-            let Some(extent) = self.plan.next(most - pages) else { break };
+            let extent = match stream {
+                Some(stream) => self.plan.next_for(usize::from(stream), most - pages),
+                None => self.plan.next(most - pages),
+            };
+            let Some(extent) = extent else { break };
             match dirty {
                 None => {
                     pages += extent.pages;
@@ -250,20 +259,33 @@ mod tests {
             skip_redirtied: true,
             order: Prepaging::AddressOrder,
         };
-        OutSend::new(CmdId(1), send)
+        OutSend::new(CmdId(1), send, None)
+    }
+
+    #[test]
+    fn streams_go_through_tasks_of_their_own_and_intermediaries_take_the_next_pages() {
+        let mut send = send(set(0..16));
+        send.plan = send.plan.in_tasks(4);
+        let mut take = |stream, most| send.next(stream, most, None).iter().flat_map(|e| e.iter()).map(|p| p.0).collect::<Vec<_>>();
+        assert_eq!(take(Some(0), 3), [0, 1, 2]);
+        assert_eq!(take(Some(1), 3), [4, 5, 6]);
+        assert_eq!(take(None, 3), [3, 7, 8]);
+        assert_eq!(take(Some(1), 3), [9, 10, 11]);
+        assert_eq!(take(Some(0), 8), [12, 13, 14, 15]);
+        assert!(take(Some(1), 8).is_empty());
     }
 
     #[test]
     fn a_page_that_joins_while_it_is_on_its_way_goes_again_and_only_then() {
         let mut send = send(set(0..10));
-        let first = send.next(4, None);
+        let first = send.next(Some(0), 4, None);
         send.launch((Lane::Stream(0), 0), first);
         let joined = send.join(&set([2, 5, 20]));
         assert_eq!((joined.added.pages(), joined.pending.pages()), (2, 8));
         assert!(send.holds(PageIndex(2)) && !send.is_over());
         assert!(send.acknowledged((Lane::Stream(0), 7)).is_none());
         send.acknowledged((Lane::Stream(0), 0)).unwrap();
-        let rest = send.next(100, None);
+        let rest = send.next(Some(0), 100, None);
         assert_eq!(rest.iter().flat_map(|e| e.iter()).map(|p| p.0).collect::<Vec<_>>(), [2, 4, 5, 6, 7, 8, 9, 20]);
         send.launch((Lane::Fault, 0), rest);
         send.count(Bytes(99), Lane::Fault);
@@ -276,7 +298,7 @@ mod tests {
     #[test]
     fn what_a_broken_connection_carried_is_sent_again_or_handed_back() {
         let mut send = send(set(0..10));
-        let first = send.next(6, Some(&set([1, 2, 5])));
+        let first = send.next(Some(0), 6, Some(&set([1, 2, 5])));
         assert_eq!(first.iter().map(|e| (e.first.0, e.pages)).collect::<Vec<_>>(), [(0, 1), (3, 2), (6, 3)]);
         send.launch((Lane::Stream(0), 0), first);
         let _ = send.join(&set([3]));
@@ -290,13 +312,13 @@ mod tests {
     fn what_has_no_room_leaves_its_send_and_what_has_no_way_is_stuck() {
         let mut send = send(set(0..10));
         (send.direct, send.via, send.copies) = (false, vec![0, 2], 1);
-        let first = send.next(4, None);
+        let first = send.next(Some(0), 4, None);
         send.launch((Lane::Staged, 7), first);
         assert!(send.refuse((Lane::Stream(0), 7), &[2]).is_none());
         assert_eq!(send.refuse((Lane::Staged, 7), &[2]), Some(set(0..4)));
         assert_eq!((send.via.as_slice(), send.holds(PageIndex(3))), (&[0][..], false));
         assert!(send.is_stuck(|via| via == 0) && !send.is_stuck(|via| via == 2));
-        let second = send.next(100, None);
+        let second = send.next(Some(0), 100, None);
         send.launch((Lane::Staged, 8), second);
         assert!(!send.is_stuck(|_| true), "its last pages are on their way");
         send.take_back(|frame| frame.0.is_direct());

@@ -283,7 +283,7 @@ impl State {
     /// Puts a batch into the queue of an intermediary, and of others if several are to keep it.
     fn load(&mut self, via: u16) -> Load {
         let Some((index, holders)) = self.choose(via) else { return Load::Wait(Duration::from_secs(1)) };
-        let batch = match self.batch(index) {
+        let batch = match self.batch(index, None) {
             Next::Batch(batch, _) => batch,
             Next::Skipped => return Load::Skipped,
             Next::Wait(wait) => return Load::Wait(wait),

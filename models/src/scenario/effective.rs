@@ -141,6 +141,9 @@ fn strategy(strategy: &Strategy) -> Value {
     if let Some(nics) = spec.transfer.channels.nics {
         table["nics"] = nics.into();
     }
+    if let Some(tasks) = spec.transfer.channels.tasks {
+        table["tasks"] = json!({ "memory": size(tasks.memory), "disk": size(tasks.disk) });
+    }
     if let Some(threads) = spec.transfer.channels.threads {
         table["threads"] = threads.into();
     }

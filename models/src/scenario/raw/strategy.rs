@@ -57,6 +57,8 @@ pub(crate) struct Options {
     pub(crate) range_lock: Option<At<bool>>,
     /// Each stage that a page passes through at an end has as many threads of its own, so that stages overlap.
     pub(crate) pipeline: Option<At<bool>>,
+    /// Each stream takes its pages in tasks, runs of memory or of disk of these sizes.
+    pub(crate) tasks: Option<At<Tasks>>,
     /// Pages are compressed one by one.
     pub(crate) compress: Option<At<bool>>,
     /// Pages are encrypted.
@@ -89,6 +91,16 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<At<Timeout>>,
     /// How long a cut link may stay cut before the switch until the migration is given up.
     pub(crate) link_patience: Option<At<Constant<Span>>>,
+}
+
+/// The sizes of tasks.
+#[derive(Clone, Copy, Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tasks {
+    /// Of memory; at least a page. Default: 2 MiB.
+    pub(crate) memory: Option<Constant<Bytes>>,
+    /// Of disk; at least a page. Default: 8 MiB.
+    pub(crate) disk: Option<Constant<Bytes>>,
 }
 
 /// A stop rule; its options are as in the origin when left out.

@@ -4,6 +4,7 @@ use crate::scenario::error::Fault;
 use crate::scenario::raw::{self, Document};
 use crate::scenario::value::At;
 use crate::world::{Strategy, World};
+use livemig_core::strategy::preset;
 use livemig_core::units::Time;
 
 /// What the migrations of a world have for a strategy.
@@ -52,7 +53,9 @@ impl<'a> Given<'a> {
 
     fn check(&self, at: &At<raw::Strategy>, strategy: &Strategy) -> Result<(), Fault> {
         let raw::Strategy::Options(options) = &at.value else { return Ok(()) };
-        if let (Some(written), Some(why)) = (&options.snapshots, self.no_time_before) {
+        // What is as in the preset stands for its name, as in the effective configuration.
+        let as_preset = preset(strategy.preset).is_some_and(|preset| (preset.spec)().ahead == strategy.spec.ahead);
+        if let (Some(written), Some(why)) = (options.snapshots.as_ref().filter(|_| !as_preset), self.no_time_before) {
             return Err(Fault::at(written.line, "snapshots", format!("has no meaning {why}")));
         }
         let Some((whose, hosts)) = self.fewest else { return Ok(()) };

@@ -11,7 +11,8 @@ use livemig_core::policy::stop::{Clark, Escalation, FixedRounds, KubeVirt, PMigr
 use livemig_core::policy::throttle::{AutoConverge, CpuScheduling, DirtyLimit, Start, ThrottlePolicy};
 use livemig_core::policy::timeout::{CompletionTimeout, OnTimeout};
 use livemig_core::strategy::{Ahead, GatherWhen, LiveCopy, PRESETS, Preset, Scatter, Spec, preset};
-use livemig_core::units::Span;
+use livemig_core::tasks::TaskSizes;
+use livemig_core::units::{Bytes, Span};
 use livemig_core::vocabulary::Prepaging;
 
 /// The strategies of a scenario; every preset where it names none, or with `disk`, a VM that is moved with its disk, every preset that
@@ -97,6 +98,11 @@ fn apply(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Faul
     let chosen = |option: &Option<At<bool>>, before: bool| option.as_ref().map_or(before, |at| at.value);
     channels.range_lock = chosen(&options.range_lock, channels.range_lock);
     channels.pipeline = chosen(&options.pipeline, channels.pipeline);
+    if let Some(At { value: sizes, .. }) = &options.tasks {
+        let origin = channels.tasks.unwrap_or_default();
+        let size = |size: Option<Constant<Bytes>>, before| size.map_or(before, |c| c.0);
+        channels.tasks = Some(TaskSizes { memory: size(sizes.memory, origin.memory), disk: size(sizes.disk, origin.disk) });
+    }
     channels.compress = chosen(&options.compress, channels.compress);
     channels.encrypt = chosen(&options.encrypt, channels.encrypt);
     if let Some(at) = &options.limit {
