@@ -8,10 +8,11 @@ mod pki;
 
 use damage::{Damage, Kind, through};
 use livemig_core::machine::Outcome;
+use livemig_core::strategy::Scatter;
 use livemig_exec::agent::{Inherited, Standing, serve_inherited_with};
 use livemig_exec::run::{Lab, Launch, Options, Remote, run};
 use livemig_exec::{Identity, Security};
-use livemig_models::world::World;
+use livemig_models::world::{HostId, Role, World};
 use migrations::{busy, completes, have_kvm, made, options, strategy, with, world};
 use pki::Authority;
 use std::collections::BTreeMap;
@@ -54,7 +55,7 @@ fn security(identity: Option<&Identity>) -> Security {
     identity.map_or(Security::None, |identity| Security::Tls(identity.load().unwrap()))
 }
 
-fn lab(identity: Option<&Identity>, agents: [(&str, SocketAddr, &str); 2]) -> Lab {
+fn lab<const N: usize>(identity: Option<&Identity>, agents: [(&str, SocketAddr, &str); N]) -> Lab {
     let remote =
         |address: SocketAddr, name: &str| Remote { address: address.to_string(), name: Some(name.to_owned()), migration: None };
     let agents = agents.map(|(host, address, name)| (host.to_owned(), remote(address, name)));
@@ -81,6 +82,24 @@ fn a_guest_is_moved_between_agents_that_prove_who_they_are() {
     // One run after the other: the same agents serve each.
     completes(&world(busy()), &strategy("pre-copy"), &options);
     completes(&world(busy()), &with("post-copy", |spec| spec.transfer.streams = 2), &options);
+}
+
+#[test]
+fn pages_go_through_an_intermediary_that_proves_who_it_is() {
+    if !have_kvm() {
+        return;
+    }
+    let ca = Authority::new("ca");
+    let [src, dst, mid] = ["src", "dst", "mid"].map(|name| (name, stand(Some(&ca.issue(name, &ca))), name));
+    let options = through_lab(lab(Some(&ca.issue("coordinator", &ca)), [src, dst, mid]));
+    let mut world = world(busy());
+    let mut host = world.hosts[1].clone();
+    (host.name, host.role) = ("mid".to_owned(), Role::Intermediary);
+    world.hosts.push(host);
+    world.moves[0].via.push(HostId(2));
+    let scattered = with("scatter-gather", |spec| spec.push.as_mut().expect("it pushes").scatter = Some(Scatter::new(false)));
+    let migration = completes(&world, &scattered, &options);
+    assert!(migration.metrics.bytes.gathered.0 > 32 << 20, "{:?}", migration.metrics);
 }
 
 #[test]

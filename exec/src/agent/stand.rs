@@ -9,13 +9,14 @@ use crate::error::ExecError;
 use crate::run::Launch;
 use crate::tls::Security;
 use crate::wire::WireError;
+use crate::wire::entrance::Entrance;
 use crate::wire::frame::{FrameReader, FrameWriter, SILENCE};
 use std::io::Read;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Connections that have not been let in yet, at most; more are closed at once.
@@ -37,7 +38,6 @@ pub struct Standing {
 struct Door {
     security: Security,
     launch: Launch,
-    waiting: AtomicUsize,
     serving: AtomicBool,
 }
 
@@ -48,7 +48,7 @@ impl Standing {
     /// When nobody can listen there.
     pub fn listen(address: SocketAddr, security: Security, launch: Launch) -> Result<Standing, ExecError> {
         let listener = TcpListener::bind(address).map_err(|e| ExecError::Run(format!("listening at {address}: {e}")))?;
-        let door = Door { security, launch, waiting: AtomicUsize::new(0), serving: AtomicBool::new(false) };
+        let door = Door { security, launch, serving: AtomicBool::new(false) };
         Ok(Standing { listener, door: Arc::new(door) })
     }
 
@@ -65,7 +65,7 @@ impl Standing {
     /// # Errors
     /// When connections cannot be accepted any more.
     pub fn serve(&self, tell: impl Fn(&str) + Send + Sync + 'static) -> Result<(), ExecError> {
-        let tell = Arc::new(tell);
+        let (tell, entrance) = (Arc::new(tell), Entrance::new(MOST_AT_THE_DOOR));
         loop {
             let (tcp, from) = match self.listener.accept() {
                 Ok(accepted) => accepted,
@@ -73,14 +73,11 @@ impl Standing {
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => continue,
                 Err(source) => return Err(ExecError::Kernel { call: "accept", source }),
             };
-            if self.door.waiting.fetch_add(1, Ordering::SeqCst) >= MOST_AT_THE_DOOR {
-                self.door.waiting.fetch_sub(1, Ordering::SeqCst);
-                continue;
-            }
+            let Some(waiting) = entrance.wait() else { continue };
             let (door, told) = (self.door.clone(), tell.clone());
             let body = move || {
                 let entered = door.let_in(tcp);
-                door.waiting.fetch_sub(1, Ordering::SeqCst);
+                drop(waiting);
                 match entered.map_err(|e| e.to_string()).and_then(|stream| door.serve(stream, || told(&format!("{from}: served"))))
                 {
                     Ok(()) => told(&format!("{from}: gone")),

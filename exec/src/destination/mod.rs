@@ -17,6 +17,7 @@ use crate::error::ExecError;
 use crate::intermediary::Intermediary;
 use crate::tls::Security;
 use crate::wire::auth::{self, Key, Role};
+use crate::wire::entrance::{Entrance, Waiting};
 use crate::wire::frame::SILENCE;
 use livemig_core::conductor::Remainder;
 use livemig_core::units::Bytes;
@@ -43,6 +44,9 @@ pub(crate) struct Setup {
     pub(crate) security: Security,
 }
 
+/// Connections that have not proven yet that they know the key, at most; more are closed at once.
+const MOST_WAITING: usize = 128;
+
 /// A listening destination.
 #[derive(Debug)]
 pub(crate) struct Reception {
@@ -58,11 +62,19 @@ impl Reception {
         let sessions: Arc<Mutex<BTreeMap<u32, Arc<Session>>>> = Arc::default();
         let (accepting, all) = (listener.try_clone()?, sessions.clone());
         let body = move || {
-            while let Ok((stream, _)) = accepting.accept() {
+            let entrance = Entrance::new(MOST_WAITING);
+            loop {
+                let stream = match accepting.accept() {
+                    Ok((stream, _)) => stream,
+                    // One that has given up while it waited.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                    Err(_) => return,
+                };
+                let Some(waiting) = entrance.wait() else { continue };
                 let (setup, all, intermediary) = (setup.clone(), all.clone(), intermediary.clone());
                 // Whoever is let in ends with its connection; a failed thread is a connection that is not answered.
                 let _ = std::thread::Builder::new().name("connection".to_owned()).spawn(move || {
-                    if let Err(error) = receive(stream, &setup, &all, &intermediary) {
+                    if let Err(error) = receive(stream, waiting, &setup, &all, &intermediary) {
                         setup.reports.warn(format!("connection from another host: {error}"));
                     }
                 });
@@ -119,6 +131,7 @@ impl Drop for Reception {
 /// Lets a connection in and serves it to its end.
 fn receive(
     tcp: TcpStream,
+    waiting: Waiting,
     setup: &Setup,
     all: &Mutex<BTreeMap<u32, Arc<Session>>>,
     intermediary: &Intermediary,
@@ -128,6 +141,7 @@ fn receive(
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;
     let greeting = auth::challenge(&mut stream, &setup.key)?;
+    drop(waiting);
     if let Role::Stage | Role::Fetch { .. } = greeting.role {
         return intermediary.serve(stream, greeting);
     }

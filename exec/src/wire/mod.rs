@@ -15,6 +15,7 @@
 
 pub(crate) mod auth;
 pub(crate) mod dial;
+pub(crate) mod entrance;
 pub(crate) mod frame;
 pub(crate) mod message;
 pub(crate) mod pages;
