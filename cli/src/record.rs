@@ -37,7 +37,7 @@ pub(crate) type Column = (&'static str, fn(&Record<'_>) -> Value);
 
 /// The columns of `metrics.csv`: first those that the design fixes, in its order, then further ones. A column per swept key
 /// follows, named by [`sweep_column`].
-pub(crate) const COLUMNS: [Column; 44] = [
+pub(crate) const COLUMNS: [Column; 45] = [
     ("scenario", |r| r.scenario.into()),
     ("point", |r| Value::Count(r.point as u64)),
     ("replicate", |r| Value::Count(r.replicate.into())),
@@ -82,6 +82,7 @@ pub(crate) const COLUMNS: [Column; 44] = [
     ("bytes_gathered", |r| r.metrics.bytes.gathered.into()),
     ("bytes_lost", |r| r.metrics.bytes_lost.into()),
     ("snapshots", |r| Value::Count(r.metrics.snapshots.into())),
+    ("bytes_deduplicated", |r| r.metrics.bytes_deduplicated.into()),
 ];
 
 /// The column of a swept key.
@@ -172,7 +173,7 @@ pub(crate) mod tests {
                      remote_faults, fault_stall_mean_s, fault_stall_p99_s, work_lost_s, degradation, throttle_s, exposure_s, \
                      intermediary_peak_bytes";
         let further = "requested_s, preparation_s, downtime_memory_s, downtime_state_s, downtime_activation_s, fault_stall_p50_s, \
-                       remote_fault_share, observed_s, bytes_gathered, bytes_lost, snapshots, sweep.host.dst.reception";
+                       remote_fault_share, observed_s, bytes_gathered, bytes_lost, snapshots, bytes_deduplicated, sweep.host.dst.reception";
         let sweep = [("host.dst.reception".to_owned(), "131 Mbit/s".to_owned())];
         assert_eq!(header(&sweep).join(", "), format!("{fixed}, {further}"));
     }

@@ -23,6 +23,7 @@ fn vm(workload: Workload) -> Vm {
         workload,
         traffic: Traffic::default(),
         zero_share: 0.3,
+        content: None,
         compressed: 1.0,
         disk: None,
     }

@@ -64,6 +64,10 @@ pub struct Calibration {
     pub location_message: Bytes,
     /// Time of the thread that gathers staged pages, per page, beside the page's transfer: it asks for one block after the other.
     pub gather_per_page: Span,
+    /// Wire bytes by which intermediaries are asked for one page by its hash, the answer included.
+    pub probe_message: Bytes,
+    /// Sender's time to hash a page; bounds what goes to intermediaries that are asked. Zero for no bound.
+    pub hash_per_page: Span,
     /// Rate at which a host without a rate of its own frees memory for an arriving guest; above 0.
     pub swap: Rate,
 }
@@ -231,6 +235,10 @@ keys! {
     location_message: Bytes => std::convert::identity,
     /// Time of the thread that gathers staged pages, per page, beside the page's transfer: it asks for one block after the other.
     gather_per_page: Span => std::convert::identity,
+    /// Wire bytes by which intermediaries are asked for one page by its hash, the answer included.
+    probe_message: Bytes => std::convert::identity,
+    /// Sender's time to hash a page; bounds what goes to intermediaries that are asked. Zero for no bound.
+    hash_per_page: Span => std::convert::identity,
     /// Rate at which a host without a rate of its own frees memory for an arriving guest; above 0.
     swap: Rate => std::convert::identity,
 }
@@ -267,6 +275,8 @@ impl Keys {
             control_message: Bytes::ZERO,
             location_message: Bytes::ZERO,
             gather_per_page: Span::ZERO,
+            probe_message: Bytes::ZERO,
+            hash_per_page: Span::ZERO,
             swap: Rate::ZERO,
         })
     }

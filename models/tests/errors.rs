@@ -129,6 +129,8 @@ const CASES: &[(&str, &str)] = &[
     ("memory = \"1 GiB\"", "memory = { unifrom = [\"1 GiB\", \"2 GiB\"] }"),
     ("memory = \"1 GiB\"", "memory = \"{i} GiB\""),
     ("vcpus = 2", "vcpus = 2\nzero = 1.2"),
+    ("vcpus = 2", "vcpus = 2\ncontent = { group = \"os\" }"),
+    ("vcpus = 2", "vcpus = 2\ncontent = { shared = 1.2 }"),
     ("kind = \"hot-cold\"", "kind = \"hotcold\""),
     ("kind = \"hot-cold\", ", ""),
     (WORKLOAD, "{ kind = \"uniform\", hot = \"1 MiB\" }"),
@@ -177,6 +179,7 @@ const CASES: &[(&str, &str)] = &[
     ("  \"pre-copy\",", "  { preset = \"scatter-gather\", scatter = { gather = \"later\" } },"),
     ("  \"pre-copy\",", "  { preset = \"scatter-gather\", scatter = { gather_limit = \"0 bit/s\" } },"),
     ("  \"pre-copy\",", "  { preset = \"post-copy\", staging = true },"),
+    ("  \"pre-copy\",", "  { preset = \"post-copy\", dedup = true },"),
     ("  \"pre-copy\",", "  { preset = \"pre-copy\", snapshots = \"fixed\", staging = true },"),
     (
         "at = \"10 s\"\nstrategies = [\n",

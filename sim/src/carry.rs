@@ -8,7 +8,7 @@ use crate::queue::Key;
 use crate::watcher::{Progress, Watcher};
 use crate::ways::Ways;
 use livemig_core::ledger::Observation;
-use livemig_core::units::{Bytes, Rate, Span, Time};
+use livemig_core::units::{Bytes, PAGE_SIZE, Rate, Span, Time};
 use livemig_core::vocabulary::{CmdId, Region, Reply, Routes, Send, Sent, Watch, WatchEnd};
 use std::collections::VecDeque;
 
@@ -23,13 +23,23 @@ pub(crate) struct Queued<T> {
     pub(crate) scattered: f64,
     /// Wire bytes that have gone beside these for replicas.
     replicated: f64,
+    /// Wire bytes of these that did not go, because intermediaries had the pages; and bytes of these pages.
+    saved: f64,
+    deduplicated: f64,
+    /// After how many wire bytes it is looked at again for what intermediaries know of it.
+    pub(crate) look: Option<f64>,
+    /// The share of it that intermediaries had at the last look.
+    pub(crate) known: f64,
 }
 
 impl<T: TransferModel> Queued<T> {
     /// What has become of it so far, replicas included.
     pub(crate) fn account(&self, placed: &Placed<T::Guest>) -> Sent {
         let sent = self.transfer.account(placed.region(self.region));
-        Sent { wire: sent.wire + Bytes(self.replicated.round() as u64), ..sent }
+        let wire = sent.wire + Bytes(self.replicated.round() as u64);
+        let saved = self.saved.round();
+        let wire = if saved < 0.0 { wire + Bytes(-saved as u64) } else { wire.saturating_sub(Bytes(saved as u64)) };
+        Sent { wire, deduplicated: sent.deduplicated + Bytes(self.deduplicated.round() as u64), ..sent }
     }
 }
 
@@ -162,6 +172,13 @@ impl<T: TransferModel> Carrier<T> {
         self.queue.iter_mut().filter(move |q| q.region == region).map(|q| &mut q.transfer)
     }
 
+    /// Of the transfer in front intermediaries have this share.
+    pub(crate) fn front_is_known(&mut self, share: f64) {
+        if let Some(front) = self.queue.front_mut() {
+            front.known = share;
+        }
+    }
+
     /// All that is not over.
     pub(crate) fn queued(&mut self) -> impl Iterator<Item = &mut Queued<T>> {
         self.queue.iter_mut()
@@ -199,6 +216,10 @@ impl<T: TransferModel> Carrier<T> {
         let elapsed = now.since(since).as_secs_f64();
         front.scattered += self.ways.scatter_rate() * elapsed;
         front.replicated += self.ways.replica_rate() * elapsed;
+        if front.look.is_some() {
+            front.saved += self.ways.saved_rate() * elapsed;
+            front.deduplicated += self.ways.known_rate() * elapsed / front.transfer.mean_factor();
+        }
         (Some((front.region, &mut front.transfer)), self.ways.lanes(rate, gather))
     }
 }
@@ -219,6 +240,10 @@ impl<F: Fidelity> Engine<'_, F> {
         } else if !send.routes.via.is_empty() {
             self.drives[m as usize].gathering.new_pages = true;
         }
+        let price = WirePrice { probe: send.routes.dedup.then(|| self.probe(send.streams)), ..price };
+        if send.routes.dedup {
+            self.deduplicate(m);
+        }
         let transfer = F::Transfer::of_pages(id, send, push, price, self.guests[vm].region(send.region), self.now);
         let routes = self.open_routes(m, &send.routes);
         self.enqueue(m, transfer, send.region, send.streams, routes);
@@ -234,7 +259,7 @@ impl<F: Fidelity> Engine<'_, F> {
         };
         let elided = if first && drive.elide_zero_pages { zeros } else { 0.0 };
         let content = if drive.channels.compress { compressed } else { 1.0 };
-        WirePrice { elided, content, header: c.page_header, mark: c.zero_page }
+        WirePrice { elided, content, header: c.page_header, mark: c.zero_page, probe: None }
     }
 
     pub(crate) fn start_state(&mut self, m: u32, id: CmdId) {
@@ -245,8 +270,23 @@ impl<F: Fidelity> Engine<'_, F> {
     }
 
     fn enqueue(&mut self, m: u32, transfer: F::Transfer, region: Region, streams: u16, routes: Routes) {
+        let guest = &self.guests[self.drives[m as usize].vm.0 as usize].guest;
+        let expects = routes.dedup && !routes.via.is_empty() && F::shared_next(guest, &transfer).is_some();
+        let look = expects.then(|| self.look_after(&transfer));
         let carrier = &mut self.drives[m as usize].carrier;
-        carrier.queue.push_back(Queued { transfer, region, streams, routes, scattered: 0.0, replicated: 0.0 });
+        let (scattered, replicated, saved, deduplicated) = (0.0, 0.0, 0.0, 0.0);
+        carrier.queue.push_back(Queued {
+            transfer,
+            region,
+            streams,
+            routes,
+            scattered,
+            replicated,
+            saved,
+            deduplicated,
+            look,
+            known: 0.0,
+        });
         if carrier.queue.len() == 1 {
             self.need_flows(m);
             self.transfer_changed(m);
@@ -334,6 +374,7 @@ impl<F: Fidelity> Engine<'_, F> {
         let rate = drive.carrier.foretold_rate();
         let placed = &self.guests[drive.vm.0 as usize];
         let left = drive.carrier.front().map(|q| q.transfer.time_left(rate, placed.region(q.region)));
+        let left = left.map(|seconds| self.next_look(m, rate, seconds));
         let over = left.filter(|s| s.is_finite()).map(|seconds| self.now + Span::from_secs_f64(seconds));
         let tick = drive.watcher.as_ref().and_then(|w| w.next(drive.carrier.watched(w.send(), rate, self.now)?));
         let (arrival, watch) = (drive.carrier.arrival, drive.watch_key);
@@ -366,6 +407,12 @@ impl<F: Fidelity> Engine<'_, F> {
         let rate = carrier.rate();
         if carrier.early || carrier.front_transfer().is_some_and(|t| !t.is_over(rate)) {
             return self.reschedule(m);
+        }
+        if carrier.front().is_some_and(|q| q.look.is_some() && q.transfer.pending() >= 0.5 * PAGE_SIZE as f64) {
+            self.look_at_contents(m);
+            self.note_rate(m);
+            self.transfer_changed(m);
+            return self.scatter_changed(m);
         }
         let Some(mut queued) = carrier.queue.pop_front() else { return };
         queued.transfer.finish();

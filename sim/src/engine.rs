@@ -2,6 +2,7 @@
 
 use crate::carry::differs_little;
 use crate::cores::HostCores;
+use crate::dedup::Stored;
 use crate::drain::Draining;
 use crate::drive::{Drive, Task};
 use crate::drives::Drives;
@@ -15,6 +16,7 @@ use crate::selection::Measured;
 use crate::traffic::TrafficFlow;
 use crate::wiring::Wiring;
 use crate::{FlowResult, MigrationResult, RunResult, Settings};
+use livemig_core::dedup::ContentIndex;
 use livemig_core::ledger::Observation;
 use livemig_core::machine::Migration;
 use livemig_core::strategy::Technique;
@@ -23,6 +25,8 @@ use livemig_core::vocabulary::{CmdId, Event, Region};
 use livemig_models::world::{HostId, Strategy, VmId, World};
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// How long the application is observed after a migration has ended, so that perceived downtime can be told.
 const OBSERVED_AFTER: Span = Span::from_secs(10);
@@ -126,6 +130,8 @@ pub(crate) struct Engine<'a, F: Fidelity> {
     pub(crate) guests: Vec<Placed<F::Guest>>,
     pub(crate) memory: Vec<HostMemory>,
     pub(crate) stages: Vec<Stage>,
+    /// What intermediaries store, by content, where pages have an identity.
+    pub(crate) stored: Stored,
     pub(crate) cores: Vec<HostCores>,
     pub(crate) down: Vec<HostState>,
     pub(crate) drives: Drives<F>,
@@ -189,6 +195,7 @@ impl<'a, F: Fidelity> Engine<'a, F> {
             guests: Vec::with_capacity(world.vms.len()),
             memory: Vec::new(),
             stages: Stage::of(world),
+            stored: Rc::new(RefCell::new(vec![ContentIndex::default(); world.hosts.len()])),
             cores: HostCores::of(world),
             down: vec![HostState::default(); world.hosts.len()],
             drives: Drives::with_capacity(world.moves.len()),

@@ -4,6 +4,7 @@
 //! on their way is known to one of two models: [`class`](crate::class) counts bytes per region, [`page`](crate::page) gives every
 //! page an identity. The engine is compiled once for each.
 
+use crate::dedup::{Contents, Probe};
 use livemig_core::ledger::Observation;
 use livemig_core::pages::PageSet;
 use livemig_core::units::{Bytes, Share, Span, Time};
@@ -27,6 +28,9 @@ pub(crate) trait Fidelity: Sized + Debug {
         now: Time,
         observe: &mut impl FnMut(Observation),
     );
+
+    /// In expectation, the share of the pages that a transfer sends next that other guests may have too; `None` where each page is looked up.
+    fn shared_next(guest: &Self::Guest, transfer: &Self::Transfer) -> Option<f64>;
 }
 
 /// How fast a migration's pages move, by the way that they take.
@@ -93,6 +97,8 @@ pub(crate) struct WirePrice {
     pub(crate) header: Bytes,
     /// Bytes of the mark.
     pub(crate) mark: Bytes,
+    /// Intermediaries are asked for each page, and at what price.
+    pub(crate) probe: Option<Probe>,
 }
 
 /// A guest and the dirty tracker of its memory.
@@ -142,6 +148,14 @@ pub(crate) trait GuestModel: Debug {
     fn backlog(&self, via: u16) -> f64;
     /// Bytes that this intermediary stores, replicas included.
     fn stored(&self, via: u16) -> f64;
+    /// Intermediaries are asked for its contents, of which this is known.
+    fn deduplicate(&mut self, contents: Contents);
+    /// What is known of its contents.
+    fn contents(&self) -> Option<&Contents>;
+    /// Of what is staged, the share that other guests may have too.
+    fn shared_part(&self) -> f64;
+    /// Contents per page of them at an intermediary, where that is known.
+    fn distinct(&self, via: u16) -> Option<f64>;
     /// These pages go out in a newer version: what is staged of them is old.
     fn supersede(&mut self, set: &Self::Set);
     /// An intermediary is gone, or to be used no more: the pages that only it had.

@@ -209,7 +209,9 @@ impl<F: Fidelity> Engine<'_, F> {
             let backlog = guest.backlog(via);
             (backlog >= NOTHING && net > 0.0).then(|| backlog / net)
         };
-        let first = drive.gathering.lanes.iter().filter_map(empty).min_by(f64::total_cmp);
+        // The last of it may have come while the rate was changing.
+        let over = drive.gathering.redirected && !drive.carrier.pushes() && guest.staged() < NOTHING;
+        let first = drive.gathering.lanes.iter().filter_map(empty).min_by(f64::total_cmp).or(over.then_some(0.0));
         let at = first.map(|seconds| self.now + Span::from_secs_f64(seconds).max(Span(1)));
         let key = drive.gathering.key;
         let key = self.reset(key, at, || Happening::BacklogEmpty(m));

@@ -60,14 +60,20 @@ impl<F: Fidelity> Engine<'_, F> {
         self.note_stage(m);
     }
 
+    /// Bytes that a migration takes at an intermediary.
+    fn stored_of(&self, m: u32, via: u16) -> f64 {
+        self.guests[self.drives[m as usize].vm.0 as usize].guest.stored(via) * self.charged(m, via)
+    }
+
     /// Tells the ledger what is staged. The migration is at the present.
     pub(crate) fn note_stage(&mut self, m: u32) {
         let factor = self.page_factor(m);
+        for via in 0..self.drives[m as usize].via.len() as u16 {
+            let bytes = Bytes(self.stored_of(m, via).round() as u64);
+            self.drives[m as usize].session.observe(Observation::Staged { via, bytes });
+        }
         let drive = &mut self.drives[m as usize];
         let guest = &self.guests[drive.vm.0 as usize].guest;
-        for via in 0..drive.via.len() as u16 {
-            drive.session.observe(Observation::Staged { via, bytes: Bytes(guest.stored(via).round() as u64) });
-        }
         let fetched = Bytes((guest.fetched() * factor).round() as u64);
         let more = fetched.saturating_sub(drive.gathering.told);
         drive.gathering.told += more;
@@ -103,10 +109,11 @@ impl<F: Fidelity> Engine<'_, F> {
             self.sync(m);
             let drive = &self.drives[m as usize];
             let guest = &self.guests[drive.vm.0 as usize].guest;
-            stored += guest.stored(via);
+            let charged = self.charged(m, via);
+            stored += guest.stored(via) * charged;
             if let Some(front) = drive.carrier.front().filter(|q| q.routes.via.contains(&via)) {
                 let copies = f64::from(front.routes.copies.max(1));
-                growth += drive.carrier.ways.via_rate(via) / front.transfer.mean_factor() * copies;
+                growth += drive.carrier.ways.via_rate(via) / front.transfer.mean_factor() * copies * drive.carrier.ways.new_share();
                 to_come += drive.carrier.pending();
             }
             let all: f64 = drive.gathering.lanes().iter().map(|l| l.1).sum();
@@ -114,7 +121,7 @@ impl<F: Fidelity> Engine<'_, F> {
                 // Where pages are stored several times, all of their holders drop them.
                 let replicated = guest.stored(via) > guest.backlog(via) * (1.0 + 1e-9);
                 let share = if replicated { all * guest.stored(via) / guest.staged() } else { drive.gathering.rate_from(via) };
-                growth -= share;
+                growth -= share * charged;
             }
         }
         (stored, growth, to_come)

@@ -4,6 +4,7 @@
 mod carry;
 mod class;
 mod cores;
+mod dedup;
 mod drain;
 mod drive;
 mod drives;

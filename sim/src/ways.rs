@@ -6,6 +6,7 @@
 //! intermediaries get the weight that it leaves unused: `X = w v / (d + v)`, with `w` the migration's weight and `d`, `v` the rates of the
 //! direct way and of all others. At its fixed point the migration as a whole has its fair share of the source, `d + v = w x level`.
 
+use crate::dedup::Known;
 use crate::engine::{Engine, Owner};
 use crate::fidelity::{Fidelity, Lanes};
 use crate::network::FlowId;
@@ -35,12 +36,17 @@ pub(crate) struct Ways {
     via: Vec<(u16, f64)>,
     /// Wire bytes per second for replicas.
     replicas: f64,
+    /// What intermediaries should have already of what goes to them. Rates to them are those of the pages, known or not.
+    known: Known,
     /// What a flow straight to the destination, and another one, may carry; as last set.
     caps: [Option<f64>; 2],
 }
 
 /// Of the migration's weight, what flows to intermediaries have while they are only to be ready.
 const READY: f64 = 1e-3;
+/// Pages that intermediaries have pass as if at least this part of them went: what passes in a nanosecond, the grain of the engine's time, is
+/// then less than a page.
+const LEAST_SENT: f64 = 1e-4;
 /// How far weights may be from their fixed point, relatively.
 const WEIGHT_ERROR: f64 = 1e-3;
 /// At which relative difference two levels are the same.
@@ -80,9 +86,33 @@ impl Ways {
         self.replicas
     }
 
+    /// Of that, what need not go because intermediaries have it.
+    pub(crate) fn saved_rate(&self) -> f64 {
+        self.scatter_rate() * self.known.wire
+    }
+
+    /// Wire bytes per second of pages that intermediaries have, each copy counted.
+    pub(crate) fn known_rate(&self) -> f64 {
+        self.scatter_rate() * self.known.pages * self.copies()
+    }
+
+    /// The share of the pages that is new to intermediaries.
+    pub(crate) fn new_share(&self) -> f64 {
+        1.0 - self.known.pages
+    }
+
+    pub(crate) fn set_known(&mut self, known: Known) {
+        self.known = known;
+        self.add_up();
+    }
+
+    fn copies(&self) -> f64 {
+        f64::from(self.routes.copies.max(1)).min(self.via.len() as f64)
+    }
+
     /// Everything that leaves the source.
     pub(crate) fn wire_rate(&self) -> f64 {
-        self.rate() + self.replicas
+        self.rate() + self.replicas - self.saved_rate()
     }
 
     /// The share of the pages that goes straight to the destination.
@@ -142,17 +172,21 @@ impl Ways {
             // They are only ready: their bytes go straight.
             self.direct += scatter;
             self.via.iter_mut().for_each(|v| v.1 = 0.0);
+        } else if self.known != Known::default() {
+            let faster = 1.0 / (1.0 - self.known.wire).max(LEAST_SENT);
+            let faster = if self.known.fastest > 0.0 { faster.min(self.known.fastest / scatter) } else { faster };
+            self.via.iter_mut().for_each(|v| v.1 *= faster);
         }
         self.replicate();
     }
 
     /// With replicas, every intermediary stores the same share of the pages, so that the slowest sets the pace.
     fn replicate(&mut self) {
-        let copies = f64::from(self.routes.copies.max(1)).min(self.via.len() as f64);
+        let copies = self.copies();
         if copies > 1.0 {
             let slowest = self.via.iter().map(|v| v.1).fold(f64::INFINITY, f64::min);
             self.via.iter_mut().for_each(|v| v.1 = slowest / copies);
-            self.replicas = self.scatter_rate() * (copies - 1.0);
+            self.replicas = self.scatter_rate() * (copies - 1.0) * (1.0 - self.known.wire);
         }
     }
 
@@ -194,6 +228,7 @@ impl<F: Fidelity> Engine<'_, F> {
         for &via in &routes.via {
             self.add_lanes(m, Some(via), weight / routes.via.len() as f64);
         }
+        self.look_at_contents(m);
         self.drives[m as usize].carrier.ways.add_up();
         self.claim_cores(m);
         self.cap_flows(m);

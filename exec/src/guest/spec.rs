@@ -245,6 +245,7 @@ mod tests {
             workload,
             traffic: Traffic::default(),
             zero_share: 0.5,
+            content: None,
             compressed: 1.0,
             disk: None,
         }

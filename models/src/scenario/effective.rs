@@ -74,6 +74,9 @@ fn fill_vm(vm: &mut Map<String, Value>) {
     vm.entry("vcpus").or_insert(1.into());
     vm.entry("workload").or_insert(json!({ "kind": "idle" }));
     vm.entry("zero").or_insert(0.into());
+    if let Some(Value::Object(content)) = vm.get_mut("content") {
+        content.entry("group").or_insert("".into());
+    }
     if let Some(Value::Object(disk)) = vm.get_mut("disk") {
         disk.entry("workload").or_insert(json!({ "kind": "idle" }));
         disk.entry("zero").or_insert(0.into());
@@ -120,6 +123,8 @@ fn calibration(c: &Calibration) -> Value {
         "control_message": size(c.control_message),
         "location_message": size(c.location_message),
         "gather_per_page": span(c.gather_per_page),
+        "probe_message": size(c.probe_message),
+        "hash_per_page": span(c.hash_per_page),
         "swap": rate(c.swap),
     })
 }
@@ -150,6 +155,9 @@ fn strategy(strategy: &Strategy) -> Value {
     if let Some(limit) = spec.transfer.limit {
         table["limit"] = rate(limit);
         table["unlimited_while_paused"] = spec.transfer.unlimited_while_paused.into();
+    }
+    if spec.uses_intermediaries() {
+        table["dedup"] = spec.transfer.dedup.into();
     }
     if let Some(ahead) = &spec.ahead {
         table["passes"] = ahead.passes.into();

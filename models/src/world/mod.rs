@@ -182,8 +182,20 @@ pub struct Vm {
     pub zero_share: f64,
     /// Size of a page once it is compressed, as a share; above 0.
     pub compressed: f64,
+    /// What its memory has in common with that of other VMs; nothing without.
+    pub content: Option<Content>,
     /// Its disk, where that is moved with it; without, it has none or shares its storage with the destination.
     pub disk: Option<Box<Disk>>,
+}
+
+/// What the memory of a VM has in common with that of others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Content {
+    /// Of its pages that are not zeros and that its workload does not write, the share that is equal to the page with the same number in
+    /// every other VM of the group, as far as that has as large a share.
+    pub shared: f64,
+    /// The number of the group.
+    pub group: u32,
 }
 
 /// A virtual disk that is moved with its VM. Its blocks are as large as pages.

@@ -174,6 +174,24 @@ impl Workload {
         }
     }
 
+    /// Up to where in `memory` it writes, at any time.
+    #[must_use]
+    pub fn written(&self, memory: Bytes) -> Bytes {
+        match self {
+            Workload::Phases(phases) => phases.iter().map(|p| p.workload.written(memory)).max().unwrap_or(Bytes::ZERO),
+            Workload::Idle
+            | Workload::Uniform { .. }
+            | Workload::Sequential { .. }
+            | Workload::HotCold { .. }
+            | Workload::Zipf { .. }
+            | Workload::Curve { .. } => {
+                let regions = self.regions(memory);
+                let last = regions.iter().rposition(|r| r.writes > 0.0);
+                last.map_or(Bytes::ZERO, |last| regions[..=last].iter().map(|r| r.bytes).sum())
+            }
+        }
+    }
+
     /// The most memory that the workload accesses at any time; all of it for a workload with a cold part.
     #[must_use]
     pub fn reach(&self) -> Bytes {
@@ -240,6 +258,8 @@ mod tests {
             [(16, 5.0, 6.0), (48, 1.0, 2.0)]
         );
         assert_eq!(hot_cold(memory).regions(memory).len(), 1);
+        assert_eq!(hot_cold(Bytes::from_mib(16)).written(memory), memory);
+        assert_eq!((Workload::Idle.written(memory), uniform(8).written(memory)), (Bytes::ZERO, Bytes::from_mib(8)));
         let curve = Arc::new(DirtyCurve { points: vec![(0.0, 0.0), (2.0, 81920.0), (4.0, 100_000.0)] });
         let regions = Workload::Curve { curve, reads: 3.0 }.regions(memory);
         assert_eq!((regions[0].bytes, regions[0].writes, regions[0].reads), (Bytes(25 * 4096), 10.0, 3.0));

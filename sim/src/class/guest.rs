@@ -5,6 +5,7 @@
 
 use super::places::Places;
 use super::residency::{Inflow, Residency};
+use crate::dedup::Contents;
 use crate::fidelity::{FaultPath, GuestModel, Run};
 use livemig_core::ledger::Observation;
 use livemig_core::pages::{CLASSES, Counted, PageSet};
@@ -58,6 +59,8 @@ pub(crate) struct Guest {
     pub(super) places: Places,
     /// Bytes of pages that have come from there.
     pub(super) fetched: f64,
+    /// What it has in common with others, once intermediaries are asked for it.
+    contents: Option<Box<Contents>>,
 }
 
 impl Guest {
@@ -146,6 +149,17 @@ impl Guest {
         }
     }
 
+    /// Of pages that are spread over the regions in these proportions, the share that others may have too.
+    pub(super) fn shared_of(&self, parts: &[f64; CLASSES]) -> f64 {
+        let Some(contents) = &self.contents else { return 0.0 };
+        let (mut start, mut shared) = (0.0, 0.0);
+        for (r, part) in self.regions.iter().zip(parts) {
+            shared += part * contents.within(start, r.size) / r.size;
+            start += r.size;
+        }
+        shared
+    }
+
     /// Sizes of the regions, as a set of all pages.
     pub(super) fn memory(&self) -> Counted {
         self.count(|r| r.size)
@@ -179,6 +193,7 @@ impl GuestModel for Guest {
             residency: None,
             places: Places::default(),
             fetched: 0.0,
+            contents: None,
         }
     }
 
@@ -303,6 +318,27 @@ impl GuestModel for Guest {
 
     fn stored(&self, via: u16) -> f64 {
         self.places.stored(via)
+    }
+
+    fn deduplicate(&mut self, contents: Contents) {
+        self.contents = Some(Box::new(contents));
+    }
+
+    fn contents(&self) -> Option<&Contents> {
+        self.contents.as_deref()
+    }
+
+    fn shared_part(&self) -> f64 {
+        let all = self.staged();
+        let mut parts = [0.0; CLASSES];
+        for (part, r) in parts.iter_mut().zip(&self.regions) {
+            *part = if all > 0.0 { r.staged / all } else { 0.0 };
+        }
+        self.shared_of(&parts)
+    }
+
+    fn distinct(&self, _via: u16) -> Option<f64> {
+        None
     }
 
     /// Pages that nobody has are among those that go out; which of the others are staged is not known: as many as of all that somebody has.

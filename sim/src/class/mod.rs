@@ -24,6 +24,14 @@ impl Fidelity for Class {
     type Guest = Guest;
     type Transfer = Transfer;
 
+    fn shared_next(guest: &Guest, transfer: &Transfer) -> Option<f64> {
+        Some(match transfer.load() {
+            Load::Push => guest.shared_of(&guest.pushed_next()),
+            Load::Pages => guest.shared_of(&transfer.next_class()),
+            Load::State => 0.0,
+        })
+    }
+
     fn advance(
         guest: &mut Guest,
         front: Option<&mut Transfer>,

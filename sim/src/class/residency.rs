@@ -14,7 +14,7 @@
 use super::guest::{Guest, RegionState};
 use crate::fidelity::FaultPath;
 use livemig_core::ledger::Observation;
-use livemig_core::pages::Counted;
+use livemig_core::pages::{CLASSES, Counted};
 use livemig_core::units::{PAGE_SIZE, Span, Time};
 use livemig_core::vocabulary::Prepaging;
 use livemig_models::world::Pattern;
@@ -330,9 +330,14 @@ impl Guest {
         (self.shares(order, |_, r| r.at_source()), self.shares(order, |_, r| r.staged))
     }
 
+    /// Of what the source pushes next, the share of each region.
+    pub(super) fn pushed_next(&self) -> Shares {
+        self.residency.as_ref().map_or([0.0; CLASSES], |r| self.bulk_shares(r.order).0)
+    }
+
     /// Which share of a stream is of each region, of those of which there is something `left`.
     fn shares(&self, order: Prepaging, left: impl Fn(usize, &RegionState) -> f64) -> Shares {
-        let mut shares = [0.0; livemig_core::pages::CLASSES];
+        let mut shares = [0.0; CLASSES];
         let some = |i: usize, r: &RegionState| left(i, r) > 0.0;
         let regions = || self.regions.iter().enumerate();
         let faults: f64 = regions().filter(|&(i, r)| some(i, r)).map(|(_, r)| r.touches().1).sum();
@@ -353,4 +358,4 @@ impl Guest {
     }
 }
 
-type Shares = [f64; livemig_core::pages::CLASSES];
+type Shares = [f64; CLASSES];

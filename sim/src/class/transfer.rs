@@ -76,6 +76,15 @@ impl Transfer {
         left
     }
 
+    /// The class of the pages that go next, as shares of what goes.
+    pub(super) fn next_class(&self) -> [f64; CLASSES] {
+        let mut parts = [0.0; CLASSES];
+        if let Some(class) = self.left.iter().position(|&l| l > 0.0) {
+            parts[class] = 1.0;
+        }
+        parts
+    }
+
     /// Of the pages that were `left`, what has gone since then, by class; what was left out does not count.
     pub(super) fn gone_since(&self, left: &[f64; CLASSES]) -> [f64; CLASSES] {
         let mut gone = [0.0; CLASSES];

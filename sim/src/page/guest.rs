@@ -7,6 +7,7 @@ use super::places::Places;
 use super::residency::Residency;
 use super::sampler::{Hit, Sampler};
 use super::transfer::Transfer;
+use crate::dedup::Contents;
 use crate::fidelity::{FaultPath, GuestModel, Lanes, Run};
 use livemig_core::ledger::Observation;
 use livemig_core::pages::{Bitmap, PageSet};
@@ -265,6 +266,22 @@ impl GuestModel for Guest {
 
     fn stored(&self, via: u16) -> f64 {
         self.places.stored(via)
+    }
+
+    fn deduplicate(&mut self, contents: Contents) {
+        self.places.deduplicate(contents);
+    }
+
+    fn contents(&self) -> Option<&Contents> {
+        self.places.contents()
+    }
+
+    fn shared_part(&self) -> f64 {
+        self.places.shared_part()
+    }
+
+    fn distinct(&self, via: u16) -> Option<f64> {
+        self.places.contents().map(|c| c.distinct(via))
     }
 
     fn supersede(&mut self, set: &Bitmap) {

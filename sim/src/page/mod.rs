@@ -32,6 +32,10 @@ impl Fidelity for Page {
     type Guest = Guest;
     type Transfer = Transfer;
 
+    fn shared_next(_guest: &Guest, _transfer: &Transfer) -> Option<f64> {
+        None
+    }
+
     fn advance(
         guest: &mut Guest,
         front: Option<&mut Transfer>,

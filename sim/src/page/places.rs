@@ -1,5 +1,6 @@
 //! Which pages intermediaries have, at page fidelity, and the wires over which the destination fetches them.
 
+use crate::dedup::Contents;
 use livemig_core::pages::{Bitmap, PageSet};
 use livemig_core::units::{PAGE_SIZE, PageIndex};
 use std::collections::VecDeque;
@@ -15,6 +16,8 @@ struct Place {
     via: u16,
     /// Pages of which it has the newest version and the destination has none.
     has: Bitmap,
+    /// How many of them other guests may have too.
+    shared: u64,
     /// Those that the destination will ask it for, in the order in which they were announced; some may be there no more.
     announced: VecDeque<PageIndex>,
     /// Pages that the guest waits for.
@@ -33,6 +36,8 @@ pub(super) struct Places {
     staged: Bitmap,
     /// Bytes of pages that have been fetched.
     pub(super) fetched: f64,
+    /// What the guest has in common with others, once intermediaries are asked for it.
+    contents: Option<Box<Contents>>,
 }
 
 impl Places {
@@ -56,12 +61,59 @@ impl Places {
     pub(super) fn store(&mut self, page: PageIndex, holders: impl Iterator<Item = u16>) {
         for (i, via) in holders.enumerate() {
             let place = self.place(via);
-            place.has.insert(page);
+            let is_new = place.has.insert(page);
             if i == 0 {
                 place.announced.push_back(page);
             }
+            let shared = self.contents.as_ref().and_then(|c| c.of(page).map(|content| c.store(page, content, via))).is_some();
+            self.place(via).shared += u64::from(shared && is_new);
         }
         self.staged.insert(page);
+    }
+
+    pub(super) fn deduplicate(&mut self, contents: Contents) {
+        self.contents = Some(Box::new(contents));
+    }
+
+    pub(super) fn contents(&self) -> Option<&Contents> {
+        self.contents.as_deref()
+    }
+
+    /// Of what is stored, the share that other guests may have too.
+    pub(super) fn shared_part(&self) -> f64 {
+        let stored: u64 = self.places.iter().map(|p| p.has.count()).sum();
+        let shared: u64 = self.places.iter().map(|p| p.shared).sum();
+        if stored > 0 { shared as f64 / stored as f64 } else { 0.0 }
+    }
+
+    /// Whether intermediaries have the content of a page, which they keep for it then: as many of these as there are to be copies.
+    pub(super) fn probe(&self, page: PageIndex, via: impl Iterator<Item = u16>, copies: usize) -> bool {
+        let content = self.contents.as_ref().and_then(|c| Some((c, c.of(page)?)));
+        content.is_some_and(|(contents, content)| contents.probe(page, content, via, copies))
+    }
+
+    /// Of these intermediaries, those that keep the content of a page for it.
+    pub(super) fn keepers(&self, page: PageIndex, via: impl Iterator<Item = u16>) -> Vec<u16> {
+        self.contents.as_ref().map_or_else(Vec::new, |c| via.filter(|&v| c.stores(page, v)).collect())
+    }
+
+    /// A page that intermediaries keep a content for goes to them no more.
+    pub(super) fn give_up(&self, page: PageIndex) {
+        if let Some(contents) = &self.contents {
+            self.places.iter().for_each(|place| contents.forget(page, place.via));
+        }
+    }
+
+    /// A page is stored nowhere any more.
+    fn remove(&mut self, page: PageIndex) {
+        let shared = self.contents.as_ref().filter(|c| c.of(page).is_some());
+        for place in &mut self.places {
+            let was_there = place.has.remove(page);
+            if let Some(contents) = shared.filter(|_| was_there) {
+                place.shared -= 1;
+                contents.forget(page, place.via);
+            }
+        }
     }
 
     /// The guest waits for a page that is staged.
@@ -73,6 +125,9 @@ impl Places {
 
     /// Nobody has these pages any more: newer versions are on their way, or they have been fetched.
     pub(super) fn forget(&mut self, set: &Bitmap) {
+        let old: Vec<PageIndex> =
+            if self.contents.is_some() { set.iter().filter(|&page| self.staged.contains(page)).collect() } else { Vec::new() };
+        old.into_iter().for_each(|page| self.remove(page));
         if self.staged.remove_all(set) > 0 {
             for place in &mut self.places {
                 place.has.remove_all(set);
@@ -84,6 +139,9 @@ impl Places {
     pub(super) fn lose(&mut self, via: u16) -> Bitmap {
         let Some(at) = self.places.iter().position(|p| p.via == via) else { return Bitmap::default() };
         let gone = self.places.remove(at);
+        if let Some(contents) = &self.contents {
+            gone.has.iter().filter(|&page| contents.of(page).is_some()).for_each(|page| contents.forget(page, via));
+        }
         let mut lost = gone.has;
         for place in &mut self.places {
             let mut kept = lost.clone();
@@ -148,9 +206,7 @@ impl Places {
         let (page, _) = self.places[wire].on_wire.take()?;
         self.fetched += PAGE;
         self.staged.remove(page);
-        for place in &mut self.places {
-            place.has.remove(page);
-        }
+        self.remove(page);
         Some(page)
     }
 }

@@ -145,7 +145,7 @@ impl Guest {
             if push.greet() {
                 residency.ask_again(self.at);
             }
-            push.set_lanes(lanes);
+            push.set_lanes(lanes, &self.places);
         }
         // Pages that are waited for share the way of those that come straight, while nothing is fetched.
         let otherwise = if push.is_some() && rate > 0.0 { rate } else { scatter };
@@ -154,7 +154,7 @@ impl Guest {
                 push.load_next();
             }
             if let Some(push) = push.as_deref_mut().filter(|_| scatter > 0.0) {
-                push.load_scatter(rate <= 0.0);
+                push.load_scatter(rate <= 0.0, &self.places);
             }
             self.places.set_rates(lanes.gather, otherwise);
             let running = self.vcpus - residency.waiting();
@@ -217,11 +217,11 @@ impl Guest {
 
     /// A page has left the source on the way to intermediaries, or, where nothing goes straight, to the guest that waits for it.
     fn page_scattered(&mut self, residency: &mut Residency, push: &mut Transfer, wire: usize) {
-        let (page, asked) = push.unload_scattered(wire);
+        let (page, asked, holders) = push.unload_scattered(wire, &self.places);
         if asked {
             return residency.sent(self.at, page);
         }
-        self.places.store(page, push.holders(wire));
+        self.places.store(page, holders.into_iter());
         if residency.waiters.iter().any(|w| w.page == page) {
             self.places.ask(page);
         }

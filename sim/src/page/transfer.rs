@@ -1,6 +1,8 @@
 //! Pages with an identity, or device state, on their way over the migration's bandwidth, one page after the other.
 
 use super::guest::Guest;
+use super::places::Places;
+use crate::dedup::Probe;
 use crate::fidelity::{GuestModel, Lanes, Load, TransferModel, WirePrice};
 use livemig_core::ledger::Observation;
 use livemig_core::pages::{Bitmap, PageSet};
@@ -10,6 +12,9 @@ use livemig_core::vocabulary::{CmdId, Prepaging, Send, Sent};
 use std::collections::VecDeque;
 
 const PAGE: f64 = PAGE_SIZE as f64;
+/// A send of which intermediaries may have pages is looked at again after this part of it, and not before so many pages.
+const LOOKS: u64 = 256;
+const LEAST_PAGES: u64 = 16;
 
 /// The wire bytes of pages.
 #[derive(Clone, Copy, Debug)]
@@ -40,10 +45,14 @@ impl WireCost {
 /// The page, or the state, that is being sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OnWire {
-    page: Option<PageIndex>,
-    whole: f64,
+    pub(super) page: Option<PageIndex>,
+    pub(super) whole: f64,
     pub(super) left: f64,
     pub(super) asked: bool,
+    /// Intermediaries have its content: what is on the wire is the time that it takes, and counts for nothing.
+    pub(super) known: bool,
+    /// Bytes of time in which nothing goes, because hashing takes longer.
+    pub(super) idle: f64,
 }
 
 /// A way to an intermediary, with the page that is on it.
@@ -73,6 +82,12 @@ pub(crate) struct Transfer {
     pub(super) scatter: Vec<ScatterWire>,
     /// How many of them store each page.
     pub(super) copies: usize,
+    /// Intermediaries are asked for each page.
+    pub(super) probe: Option<Probe>,
+    /// Bytes of pages that they had, each copy counted.
+    deduplicated: f64,
+    /// So many pages go, at least, before it is looked at again how many they had.
+    grain: u64,
     wire_left: f64,
     sent: f64,
     demanded: f64,
@@ -90,7 +105,7 @@ impl Transfer {
             return;
         }
         if !lanes.via.is_empty() {
-            self.set_lanes(lanes);
+            self.set_lanes(lanes, &guest.places);
             return self.advance_scattering(guest, to, lanes.direct, observe);
         }
         while self.take_next(guest, at, observe) {
@@ -136,7 +151,7 @@ impl Transfer {
 
     pub(super) fn wire_of(&self, page: PageIndex, asked: bool) -> OnWire {
         let whole = self.cost.of(page);
-        OnWire { page: Some(page), whole, left: whole, asked }
+        OnWire { page: Some(page), whole, left: whole, asked, known: false, idle: 0.0 }
     }
 
     /// Puts the next page of a push on the wire if that is free: what is waited for goes first.
@@ -177,8 +192,10 @@ impl Transfer {
     }
 
     pub(super) fn finish_wire(&mut self, on_wire: OnWire) -> Option<PageIndex> {
-        self.wire_left -= on_wire.left;
-        self.sent += on_wire.left;
+        if !on_wire.known {
+            self.wire_left -= on_wire.left;
+            self.sent += on_wire.left - on_wire.idle;
+        }
         if on_wire.asked {
             self.demanded += on_wire.whole;
         }
@@ -200,11 +217,33 @@ impl Transfer {
     }
 
     /// What is on a way that is closed goes again, from its beginning.
-    pub(super) fn send_again(&mut self, on_wire: OnWire) {
-        self.wire_left += on_wire.whole - on_wire.left;
-        if let Some(page) = on_wire.page {
-            self.plan.add(page);
+    pub(super) fn send_again(&mut self, on_wire: OnWire, places: &Places) {
+        let Some(page) = on_wire.page else { return };
+        if on_wire.known {
+            self.wire_left += on_wire.whole;
+            self.deduplicated -= PAGE * self.copies as f64;
+            places.give_up(page);
+        } else {
+            self.wire_left += self.cost.of(page) - on_wire.left;
         }
+        self.plan.add(page);
+    }
+
+    /// Whether a page is sent, and not a mark.
+    pub(super) fn has_content(&self, page: PageIndex) -> bool {
+        page.0 < self.cost.marks_from
+    }
+
+    /// Intermediaries have a page, which only costs a question.
+    pub(super) fn is_known(&mut self, whole: f64, probe: f64) {
+        self.wire_left -= whole;
+        self.sent += probe;
+        self.deduplicated += PAGE * self.copies as f64;
+    }
+
+    /// A page takes so much more than its wire bytes.
+    pub(super) fn costs_more(&mut self, bytes: f64) {
+        self.wire_left += bytes;
     }
 
     /// The next page that the guest waits for.
@@ -264,6 +303,9 @@ impl TransferModel for Transfer {
             on_wire: None,
             scatter: Vec::new(),
             copies: 1,
+            probe: price.probe,
+            deduplicated: 0.0,
+            grain: (send.set.count() / LOOKS).max(LEAST_PAGES),
             wire_left: cost.of_all(&send.set),
             sent: 0.0,
             demanded: 0.0,
@@ -284,9 +326,12 @@ impl TransferModel for Transfer {
             joined: Bitmap::default(),
             reached: PageIndex(0),
             asked: VecDeque::new(),
-            on_wire: Some(OnWire { page: None, whole, left: whole, asked: false }),
+            on_wire: Some(OnWire { page: None, whole, left: whole, asked: false, known: false, idle: 0.0 }),
             scatter: Vec::new(),
             copies: 1,
+            probe: None,
+            deduplicated: 0.0,
+            grain: 1,
             wire_left: whole,
             sent: 0.0,
             demanded: 0.0,
@@ -330,7 +375,12 @@ impl TransferModel for Transfer {
         let partly = self.on_wire.filter(|w| w.asked).map_or(0.0, |w| w.whole - w.left);
         let wire = Bytes(self.sent.round() as u64);
         let demand = Bytes((self.demanded + partly).round() as u64);
-        Sent { wire, demand: demand.min(wire), skipped: Bytes(self.skipped.round() as u64), ..Sent::default() }
+        Sent {
+            wire,
+            demand: demand.min(wire),
+            skipped: Bytes(self.skipped.round() as u64),
+            deduplicated: Bytes(self.deduplicated.round() as u64),
+        }
     }
 
     fn unsent(&self, _guest: &Guest) -> Bitmap {
@@ -342,12 +392,13 @@ impl TransferModel for Transfer {
         unsent
     }
 
-    fn take_out(&mut self, most: Bytes, _guest: &Guest) -> Bitmap {
+    fn take_out(&mut self, most: Bytes, guest: &Guest) -> Bitmap {
         let mut out = Bitmap::default();
         while out.len() < most
             && let Some(page) = self.next_page().or_else(|| self.scatter.iter_mut().find_map(|w| w.on_wire.take()?.page))
         {
             self.wire_left = (self.wire_left - self.cost.of(page)).max(0.0);
+            guest.places.give_up(page);
             out.insert(page);
         }
         if self.left_over() {
@@ -364,6 +415,12 @@ impl TransferModel for Transfer {
         }
         if rate <= 0.0 {
             return f64::INFINITY;
+        }
+        if let Some(probe) = self.probe {
+            // Perhaps intermediaries have all that is left.
+            let known = (self.plan.left() + self.joined.count()) as f64 * probe.bytes;
+            let grain = self.grain as f64 * self.cost.page;
+            return (self.wire_left / rate).min(known.max(grain) / rate).max(1e-9);
         }
         if !self.skips {
             return self.wire_left / rate;

@@ -38,6 +38,8 @@ pub(crate) fn ideal() -> Calibration {
         control_message: Bytes::ZERO,
         location_message: Bytes::ZERO,
         gather_per_page: Span::ZERO,
+        probe_message: Bytes::ZERO,
+        hash_per_page: Span::ZERO,
         swap: Rate(1e15),
     }
 }
@@ -59,7 +61,18 @@ pub(crate) fn host(name: &str, rate: f64) -> Host {
 
 pub(crate) fn vm(host: u32, memory: Bytes, workload: Workload) -> Vm {
     let traffic = Traffic::default();
-    Vm { name: "vm".into(), host: HostId(host), memory, vcpus: 1, workload, traffic, zero_share: 0.0, compressed: 1.0, disk: None }
+    Vm {
+        name: "vm".into(),
+        host: HostId(host),
+        memory,
+        vcpus: 1,
+        workload,
+        traffic,
+        zero_share: 0.0,
+        compressed: 1.0,
+        content: None,
+        disk: None,
+    }
 }
 
 /// One guest that moves between two hosts with one NIC of `rate` bytes per second each.

@@ -102,8 +102,21 @@ pub(crate) struct Vm {
     pub(crate) zero: Option<Value<Fraction>>,
     /// Size of its other pages once they are compressed, as a share. Default: that of the calibration.
     pub(crate) compressed: Option<Value<Fraction>>,
+    /// What its memory has in common with that of other VMs. Default: nothing.
+    pub(crate) content: Option<Content>,
     /// Its disk, which is moved with it. Default: none, or one on storage that both hosts reach.
     pub(crate) disk: Option<At<Disk>>,
+}
+
+/// What the memory of VMs has in common.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Content {
+    /// Of the pages that are not zeros and that the workload does not write, the share that is equal to the page with the same number in the
+    /// other VMs of the group.
+    pub(crate) shared: Value<Fraction>,
+    /// The name of the group. Default: one for all VMs that name none.
+    pub(crate) group: Option<Text>,
 }
 
 /// A disk that is moved with its VM.

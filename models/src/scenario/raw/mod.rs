@@ -8,7 +8,7 @@ mod strategy;
 mod via;
 mod workload;
 
-pub(crate) use cluster::{Disk, Flow, Host, Nic, Rack, Role, Traffic, Vm};
+pub(crate) use cluster::{Content, Disk, Flow, Host, Nic, Rack, Role, Traffic, Vm};
 pub(crate) use drain::{Drain, Names, Order, Placement};
 pub(crate) use plan::{Event, Migrate};
 pub(crate) use strategy::{

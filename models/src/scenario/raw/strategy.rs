@@ -69,6 +69,8 @@ pub(crate) struct Options {
     pub(crate) unlimited_while_paused: Option<At<bool>>,
     /// Pages of zeros are sent as a mark.
     pub(crate) elide_zero_pages: Option<At<bool>>,
+    /// Intermediaries are asked for each page whether they have its content, of whichever VM; what they have is not sent. Default: false.
+    pub(crate) dedup: Option<At<bool>>,
     /// Passes over what is dirty, straight after the first copy, before the request; with `snapshots`. Default: 4.
     pub(crate) passes: Option<At<u32>>,
     /// Memory is sent before the request (`migrate.at`), from the beginning of the run on; when snapshots are taken.

@@ -10,8 +10,9 @@ use crate::scenario::names::{Blocks, Names};
 use crate::scenario::quantity::{Count, Fraction, Quantity, written_size};
 use crate::scenario::raw::{self, Document};
 use crate::scenario::value::{At, Member, Text, Value};
-use crate::world::{Disk, Endpoint, Flow, Host, HostId, Nic, Rack, Role, Traffic, Vm, VmId, Workload};
+use crate::world::{Content, Disk, Endpoint, Flow, Host, HostId, Nic, Rack, Role, Traffic, Vm, VmId, Workload};
 use livemig_core::units::{Bytes, Rate, Span};
+use std::collections::BTreeMap;
 
 /// Largest guest: 2^50 bytes.
 const MAX_MEMORY: Bytes = Bytes(1 << 50);
@@ -168,6 +169,7 @@ pub(super) fn vms(
     let any_to = document.vm.iter().any(|raw| raw.to.is_some());
     let any_via = document.vm.iter().any(|raw| raw.via.is_some());
     let (mut total, mut total_via) = (0_u128, 0);
+    let mut groups = Groups::new();
     for raw in &document.vm {
         let made = guests.vms.len();
         guests.blocks.begin(made, raw.name.line);
@@ -195,7 +197,7 @@ pub(super) fn vms(
                 }
                 vias.push(via);
             }
-            let vm = vm(raw, member, host, calibration, files)?;
+            let vm = vm(raw, member, host, calibration, &mut groups, files)?;
             total += u128::from(vm.memory.0) + vm.disk.as_ref().map_or(0, |disk| u128::from(disk.size.0));
             if total > MAX_TOTAL {
                 return Err(member.fault(raw.memory.line, "vm.memory", "all VMs together have more than 2^62 bytes"));
@@ -207,7 +209,27 @@ pub(super) fn vms(
     Ok(guests)
 }
 
-fn vm(raw: &raw::Vm, member: &Member<'_>, host: HostId, calibration: &Calibration, files: &mut Files) -> Result<Vm, Fault> {
+/// Numbers of groups of VMs with common contents, by name.
+type Groups = BTreeMap<String, u32>;
+
+fn content(raw: &raw::Content, member: &Member<'_>, groups: &mut Groups) -> Result<Content, Fault> {
+    let shared = raw.shared.get(member, "vm.content.shared")?.0;
+    let mut name = String::new();
+    if let Some(text) = &raw.group {
+        text.put(member, "vm.content.group", &mut name)?;
+    }
+    let next = u32::try_from(groups.len()).expect("there are no more groups than VMs");
+    Ok(Content { shared, group: *groups.entry(name).or_insert(next) })
+}
+
+fn vm(
+    raw: &raw::Vm,
+    member: &Member<'_>,
+    host: HostId,
+    calibration: &Calibration,
+    groups: &mut Groups,
+    files: &mut Files,
+) -> Result<Vm, Fault> {
     let memory = raw.memory.get(member, "vm.memory")?;
     if memory.is_zero() || memory > MAX_MEMORY {
         let problem = format!("a VM has from 1 B to 1 PiB of memory, not {}", written_size(memory));
@@ -230,6 +252,7 @@ fn vm(raw: &raw::Vm, member: &Member<'_>, host: HostId, calibration: &Calibratio
         traffic: raw.traffic.as_ref().map_or(Ok(Traffic::default()), |raw| traffic(raw, member, "vm.traffic"))?,
         zero_share: optional(raw.zero.as_ref(), member, "vm.zero")?.map_or(0.0, |f| f.0),
         compressed: compressed(raw.compressed.as_ref(), member, "vm.compressed", calibration)?,
+        content: raw.content.as_ref().map(|raw| content(raw, member, groups)).transpose()?,
         disk: raw.disk.as_ref().map(|at| disk(at, member, calibration, files).map(Box::new)).transpose()?,
     })
 }

@@ -117,6 +117,9 @@ fn apply(options: &Options, preset: &Preset, spec: &mut Spec) -> Result<(), Faul
     if let Some(at) = &options.elide_zero_pages {
         transfer.elide_zero_pages = at.value;
     }
+    if let Some(at) = &options.dedup {
+        transfer.dedup = at.value;
+    }
     if let Some(at) = &options.link_patience {
         spec.link_patience = at.value.0;
     }
