@@ -6,7 +6,7 @@ use livemig_core::machine::Outcome;
 use livemig_core::units::{Bytes, Rate, Span};
 use livemig_exec::Net;
 use livemig_exec::run::{MigrationResult, Options};
-use livemig_models::world::{HostId, Incident, Move, Nic, ScheduledEvent, VmId, Workload, World};
+use livemig_models::world::{HostId, Incident, Move, Nic, Role, ScheduledEvent, VmId, Workload, World};
 use migrations::{busy, completes, have_kvm, made, options, strategy, with, world};
 
 /// Not a test: what an agent process of the other tests runs.
@@ -113,6 +113,25 @@ fn guests_that_leave_one_host_together_share_its_nic() {
     let last = result.migrations.iter().map(|m| m.metrics.total_migration_time.expect("both complete")).max().unwrap();
     let together = all as f64 / last.as_secs_f64();
     assert!(all > Bytes::from_mib(100).0 && together < mbit(300.0).0 * 1.02, "{together} B/s by one NIC");
+}
+
+#[test]
+fn intermediaries_free_a_source_whose_destination_takes_little() {
+    if !can_run() {
+        return;
+    }
+    let mut world = wired(busy(), 1, mbit(400.0));
+    for name in ["mid1", "mid2"] {
+        let mut host = world.hosts[1].clone();
+        (host.name, host.role) = (name.to_owned(), Role::Intermediary);
+        world.moves[0].via.push(HostId(world.hosts.len() as u32));
+        world.hosts.push(host);
+    }
+    world.hosts[1].reception = Some(mbit(100.0));
+    let metrics = completes(&world, &strategy("scatter-gather"), &in_namespaces()).metrics;
+    let (eviction, total) = (metrics.eviction_time.expect("it completed"), metrics.total_migration_time.expect("it completed"));
+    // 64 MiB, of which a fifth is zero: 1 s by the source's NIC, 4.3 s by what the destination takes.
+    assert!(eviction.0 * 3 < total.0 * 2 && total > Span::from_millis(4000), "{metrics:?}");
 }
 
 /// Cables of the destination are pulled for a time, counted from the request.

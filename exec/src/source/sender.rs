@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// Batches of what the rate limit lets through at once that may be on their way on one stream.
 const BURSTS: usize = 2;
+/// A stream that has been writing one batch for longer than this has to wait for the network, and not for the processor.
+const WRITING: Duration = Duration::from_millis(5);
 /// How old what is known of the dirty log may be when pages are skipped: reading it costs a copy of its bits.
 const LOG_AGE: Duration = Duration::from_millis(10);
 
@@ -42,6 +44,8 @@ pub(super) struct State {
     /// What goes to intermediaries, and what is there.
     pub(super) staging: Staging,
     in_flight: Vec<usize>,
+    /// Since when each stream has been writing its last batch; a socket that is full makes it wait long before the window is full.
+    writing: Vec<Option<Instant>>,
     flow: Flow,
     bucket: Option<Bucket>,
     pub(super) tracker: Option<DirtyTracker>,
@@ -82,8 +86,10 @@ impl Sender {
             if state.epoch != Some(epoch) {
                 return None;
             }
+            state.writing[usize::from(stream)] = None;
             let wait = match state.next(stream) {
                 Next::Batch(mut batch, index) => {
+                    state.writing[usize::from(stream)] = Some(Instant::now());
                     batch.extents.shrink_to_fit();
                     state.sends[index].launch((Lane::Stream(stream), seq), batch.extents.clone());
                     state.in_flight[usize::from(stream)] += 1;
@@ -201,6 +207,7 @@ impl Sender {
         state.epoch = Some(epoch);
         state.streams = streams;
         state.in_flight = vec![0; usize::from(streams)];
+        state.writing = vec![None; usize::from(streams)];
         self.room.notify_all();
     }
 
@@ -334,10 +341,20 @@ impl State {
         Next::Batch(Batch { send: Some(send.id), extents, elide: self.elide }, index)
     }
 
-    /// Whether the destination takes more of a send than is on its way to it.
+    /// Whether the destination takes more of a send than is on its way to it: on one of its streams fewer batches are under way than
+    /// may be, and the last of them is not stuck in the socket.
     pub(super) fn destination_takes(&self, send: &OutSend) -> bool {
         let window = self.window();
-        send.direct && self.epoch.is_some() && self.in_flight.iter().take(usize::from(send.streams)).any(|&flying| flying < window)
+        let flows = |writing: &Option<Instant>| writing.is_none_or(|since| since.elapsed() < WRITING);
+        let mut streams = self.in_flight.iter().zip(&self.writing).take(usize::from(send.streams));
+        send.direct && self.epoch.is_some() && streams.any(|(&flying, writing)| flying < window && flows(writing))
+    }
+
+    /// When to look again whether an intermediary may get a batch, if nothing happens before.
+    pub(super) fn look_again(&self) -> Duration {
+        let writing = self.writing.iter().any(Option::is_some);
+        let waiting = self.sends.iter().any(|send| send.direct && send.has_more() && !send.via.is_empty());
+        if writing && waiting { WRITING } else { Duration::from_secs(1) }
     }
 
     /// Frames that may be on their way on one stream.

@@ -282,7 +282,7 @@ impl Sender {
 impl State {
     /// Puts a batch into the queue of an intermediary, and of others if several are to keep it.
     fn load(&mut self, via: u16) -> Load {
-        let Some((index, holders)) = self.choose(via) else { return Load::Wait(Duration::from_secs(1)) };
+        let Some((index, holders)) = self.choose(via) else { return Load::Wait(self.look_again()) };
         let batch = match self.batch(index, None) {
             Next::Batch(batch, _) => batch,
             Next::Skipped => return Load::Skipped,
