@@ -198,6 +198,8 @@ impl World {
         let size = |region| self.guest.region(region).count() as u64;
         let sizes = (size(Region::Memory), size(Region::Disk));
         self.run = Run::new(spec, sizes, self.vias.len(), self.run.session + 1, faults);
+        // An order to free that a cut link has swallowed leaves pages of the migration before; this one is not to blame for them.
+        self.run.disturbed |= self.vias.iter().any(|via| via.pages() > 0);
         let mut links = [ViaState::Up; MAX_VIAS];
         links.iter_mut().zip(&self.vias).for_each(|(link, via)| *link = via.state);
         let tracked = if self.vias.is_empty() { 0 } else { self.guest.pages() };
