@@ -1,6 +1,6 @@
 //! The swarm: migrations drawn from seeds, under every strategy, with everything going wrong that can.
 //!
-//! `LIVEMIG_SWARM_COUNT` sets how many there are, `LIVEMIG_SWARM_SEED` replays one.
+//! `LIVEMIG_SWARM_COUNT` sets how many there are, `LIVEMIG_SWARM_FROM` with which seed they begin, `LIVEMIG_SWARM_SEED` replays one.
 
 #[expect(dead_code, reason = "each test uses a part of the harness")]
 mod harness;
@@ -28,7 +28,7 @@ fn no_migration_of_the_swarm_breaks_an_invariant() {
         return;
     }
     let count = from_environment("LIVEMIG_SWARM_COUNT").unwrap_or(COUNT);
-    let (coverage, failed) = run_swarm(count);
+    let (coverage, failed) = run_swarm(from_environment("LIVEMIG_SWARM_FROM").unwrap_or(0), count);
     if let Some(seed) = failed {
         report_failure(seed);
         panic!("seed {seed} failed once and not again: the harness is not deterministic");
@@ -36,13 +36,13 @@ fn no_migration_of_the_swarm_breaks_an_invariant() {
     check_coverage(&coverage, count);
 }
 
-/// Runs seeds 0 up to `count` on as many threads as there are processors; stops at a failure and returns its seed.
-fn run_swarm(count: u64) -> (Coverage, Option<u64>) {
+/// Runs so many seeds on as many threads as there are processors; stops at a failure and returns its seed.
+fn run_swarm(from: u64, count: u64) -> (Coverage, Option<u64>) {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let stop = AtomicBool::new(false);
     let worker = |first: u64| {
         let mut coverage = Coverage::default();
-        for seed in (first..count).step_by(usize::try_from(threads).unwrap()) {
+        for seed in (from + first..from + count).step_by(usize::try_from(threads).unwrap()) {
             if stop.load(Ordering::Relaxed) {
                 break;
             }

@@ -185,14 +185,20 @@ impl World {
         }
         let location = Location { frame, pages, holders };
         self.source.places.announced.insert(frame, location.clone());
-        self.post(Lane::Demand, Message::Locate(location));
+        self.post(self.place_lane(), Message::Locate(location));
     }
 
     /// The connections are new, and what the destination was told may be lost.
     pub(crate) fn locate_again(&mut self) {
         for location in self.source.places.announced.values().cloned().collect::<Vec<_>>() {
-            self.post(Lane::Demand, Message::Locate(location));
+            self.post(self.place_lane(), Message::Locate(location));
         }
+    }
+
+    /// Places are told ahead of the order to start the guest: one that is started before would fetch an older version that is staged
+    /// elsewhere. Once it runs no page has two versions.
+    fn place_lane(&self) -> Lane {
+        if self.run.resume_issued { Lane::Demand } else { Lane::Orders }
     }
 
     /// The destination knows where the pages of a frame are.
