@@ -1,5 +1,6 @@
 """What the scripts of this folder share: runs of livemig, QEMU and a bare socket, medians and intervals, files that grow case by case."""
 
+import argparse
 import csv
 import json
 import math
@@ -174,6 +175,17 @@ class Table:
 
     def show(self):
         print(self.path.read_text(), end="")
+
+
+def table_of(doc, out, count, what, cases, case):
+    """The whole of a script that measures one case after the other, each for a row."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    arguments(parser, out, count, what)
+    args = parser.parse_args()
+    table = Table(args.out)
+    for each in wanted(args, cases):
+        table.add(case(args, *each))
+    table.show()
 
 
 def say(text):

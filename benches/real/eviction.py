@@ -8,9 +8,8 @@ have five seconds before the order. Quoted are medians, and the median of the ra
 byte is verified. Takes about fifteen seconds per pair.
 """
 
-import argparse
 
-from common import HOT, IDLE, QEMU_RULE, Table, arguments, interval, livemig, median, say, seconds, wanted
+from common import HOT, IDLE, QEMU_RULE, interval, livemig, median, say, seconds, table_of
 
 # Name, the stop rule of both, the workload, and what is required.
 CASES = [
@@ -34,15 +33,5 @@ def case(args, name, rule, workload, required):
     }  # fmt: skip
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments(parser, "real-eviction.csv", 7, "pairs of runs")
-    args = parser.parse_args()
-    table = Table(args.out)
-    for each in wanted(args, CASES):
-        table.add(case(args, *each))
-    table.show()
-
-
 if __name__ == "__main__":
-    main()
+    table_of(__doc__, "real-eviction.csv", 7, "pairs of runs", CASES, case)

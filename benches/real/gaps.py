@@ -12,11 +12,10 @@ The baseline gap is what the machine does to the same guest without a migration.
 migration, and twice that where QEMU is compared. `--pairs 50` stands for 40 + 10 migrations under the limit, 50 of the idle guest, and 10 pairs.
 """
 
-import argparse
 import math
 import statistics
 
-from common import HOT, IDLE, QEMU_RULE, Table, arguments, livemig, median, qemu, quantile, say, seconds, wanted
+from common import HOT, IDLE, QEMU_RULE, livemig, median, qemu, quantile, say, seconds, table_of
 
 LIMITED = QEMU_RULE + 'limit = "4 Gbit/s", '
 # Name, preset, options, workload, share of --pairs that is run, QEMU's strategy beside it; and what is required of the gaps.
@@ -52,15 +51,5 @@ def case(args, name, preset, options, workload, share, strategy, required):
     return row
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments(parser, "real-gaps.csv", 50, "migrations")
-    args = parser.parse_args()
-    table = Table(args.out)
-    for each in wanted(args, CASES):
-        table.add(case(args, *each))
-    table.show()
-
-
 if __name__ == "__main__":
-    main()
+    table_of(__doc__, "real-gaps.csv", 50, "migrations", CASES, case)

@@ -4,12 +4,12 @@
 //! [`shadow`] whose ledger computes the metrics, and at the end has every guest compared with its replay.
 //!
 //! ```no_run
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let (world, strategy): (livemig_models::world::World, livemig_models::world::Strategy) = unimplemented!();
 //! use livemig_exec::run::{Launch, Options, run};
+//! # use livemig_models::world::{Strategy, World};
+//! # fn measure(world: &World, strategy: &Strategy) -> Result<(), Box<dyn std::error::Error>> {
 //! // `agent` is a hidden subcommand of this program that calls `livemig_exec::agent::serve_inherited`.
 //! let launch = Launch { program: std::env::current_exe()?, args: vec!["agent".into()], env: Vec::new() };
-//! for migration in run(&world, &strategy, 7, &Options::new(launch))?.migrations {
+//! for migration in run(world, strategy, 7, &Options::new(launch))?.migrations {
 //!     println!("{:?}: {:?}", migration.metrics.outcome, migration.metrics.total_migration_time);
 //! }
 //! # Ok(())

@@ -12,36 +12,7 @@ use livemig_sim::{Fidelity, RunResult, Settings};
 
 /// No cost and no latency anywhere.
 pub(crate) fn ideal() -> Calibration {
-    Calibration {
-        name: "ideal".into(),
-        latency: Span::ZERO,
-        goodput: 1.0,
-        setup: Span::ZERO,
-        dirty_log_per_gib: Span::ZERO,
-        tracking_fault: Span::ZERO,
-        pause: Span::ZERO,
-        activation: Span::ZERO,
-        device_state: Bytes::ZERO,
-        fault_service: Span::ZERO,
-        send_per_page: Span::ZERO,
-        map_per_page: Span::ZERO,
-        scan_per_page: Span::ZERO,
-        check_per_page: Span::ZERO,
-        compress_per_page: Span::ZERO,
-        encrypt_per_page: Span::ZERO,
-        receive_per_page: Span::ZERO,
-        decompress_per_page: Span::ZERO,
-        apply_per_page: Span::ZERO,
-        compressed: 1.0,
-        page_header: Bytes::ZERO,
-        zero_page: Bytes::ZERO,
-        control_message: Bytes::ZERO,
-        location_message: Bytes::ZERO,
-        gather_per_page: Span::ZERO,
-        probe_message: Bytes::ZERO,
-        hash_per_page: Span::ZERO,
-        swap: Rate(1e15),
-    }
+    Calibration::built_in("ideal").expect("it is built in")
 }
 
 pub(crate) fn host(name: &str, rate: f64) -> Host {
