@@ -6,7 +6,7 @@
 use super::session::{Session, place};
 use crate::wire::WireError;
 use crate::wire::auth::{Greeting, Role};
-use crate::wire::dial::Way;
+use crate::wire::dial::{REFUSED, RETRY, Way};
 use crate::wire::frame::{FrameReader, FrameWriter, HEADER, Header, SILENCE};
 use crate::wire::pages::{Buffer, MAX_DATA, PIECE, Table, new_buffer};
 use crate::wire::stage::{StageMessage, connect};
@@ -22,10 +22,6 @@ use std::time::{Duration, Instant};
 const WINDOW: usize = 4;
 /// How long a thread waits before it looks again whether there is something to do.
 const LOOK: Duration = Duration::from_millis(500);
-/// Between two attempts to connect.
-const RETRY: Duration = Duration::from_millis(50);
-/// An intermediary that refuses connections for this long is gone.
-const REFUSED: Duration = Duration::from_secs(1);
 
 /// One connection to an intermediary.
 #[derive(Debug)]

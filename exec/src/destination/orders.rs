@@ -4,10 +4,10 @@ use super::places::Places;
 use super::session::{Room, Session};
 use crate::error::ExecError;
 use crate::guest::{Guest, GuestSpec, GuestState};
-use crate::memory::{GuestMemory, Userfault};
+use crate::memory::{GuestMemory, Userfault, runs_of};
 use crate::wire::message::{Answer, Order};
 use livemig_core::pages::Bitmap;
-use livemig_core::units::{PageIndex, Time};
+use livemig_core::units::Time;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -105,11 +105,8 @@ impl Session {
         let mut room = self.room_alone();
         self.begin_watch(&mut room)?;
         let memory = memory(room.memory.as_ref())?;
-        let mut from = PageIndex(0);
-        while let Some(first) = pages.next_at(from) {
-            let run = pages.run_from(first, u64::MAX);
-            memory.discard(first, run)?;
-            from = PageIndex(first.0 + run);
+        for run in runs_of(pages) {
+            memory.discard(run.first, run.pages)?;
         }
         self.book().discard(pages);
         Ok(())

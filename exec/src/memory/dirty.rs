@@ -14,6 +14,7 @@ use crate::guest::{MEMORY_SLOT, set_slot};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1};
 use kvm_ioctls::VmFd;
 use livemig_core::pages::{Bitmap, PageSet};
+use livemig_core::push_plan::Extent;
 use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -90,9 +91,9 @@ impl DirtyTracker {
 
     /// Takes pages back that were collected and not sent: they are dirty again.
     pub fn give_back(&mut self, pages: &Bitmap) {
-        for_each_run(pages, |first, count| {
-            self.kept.insert_run(first, count);
-        });
+        for run in runs_of(pages) {
+            self.kept.insert_run(run.first, run.pages);
+        }
     }
 
     /// What is dirty now.
@@ -169,13 +170,15 @@ fn insert_word(set: &mut Bitmap, word: u64, mut bits: u64) {
     }
 }
 
-fn for_each_run(set: &Bitmap, mut each: impl FnMut(PageIndex, u64)) {
+/// The runs of neighbouring pages of a set, in ascending order.
+pub(crate) fn runs_of(set: &Bitmap) -> impl Iterator<Item = Extent> + '_ {
     let mut from = PageIndex(0);
-    while let Some(first) = set.next_at(from) {
-        let run = set.run_from(first, u64::MAX);
-        each(first, run);
-        from = PageIndex(first.0 + run);
-    }
+    std::iter::from_fn(move || {
+        let first = set.next_at(from)?;
+        let run = Extent { first, pages: set.run_from(first, u64::MAX) };
+        from = PageIndex(first.0 + run.pages);
+        Some(run)
+    })
 }
 
 /// Takes `pages` pages from `next` on and round, and moves `next` behind the last of them.

@@ -8,6 +8,7 @@ mod dirty;
 mod uffd;
 
 pub use dirty::DirtyTracker;
+pub(crate) use dirty::runs_of;
 pub use uffd::{Fault, Userfault};
 
 use crate::content::{Page, WORDS};

@@ -3,12 +3,10 @@
 use super::link::{Connections, Link, Unconnected};
 use super::{Driver, Input};
 use crate::wire::WireError;
+use crate::wire::dial::REFUSED;
 use livemig_core::machine::Migration;
 use livemig_core::vocabulary::{Event, Failure, Peer};
-use std::time::{Duration, Instant};
-
-/// A destination that refuses connections for this long is gone.
-const REFUSED: Duration = Duration::from_secs(1);
+use std::time::Instant;
 
 impl Driver {
     pub(super) fn connect(&mut self, again: bool) {

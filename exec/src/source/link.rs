@@ -6,7 +6,7 @@ use super::sends::Lane;
 use crate::tls::Security;
 use crate::wire::WireError;
 use crate::wire::auth::{self, Greeting, Key, Role};
-use crate::wire::dial::Way;
+use crate::wire::dial::{RETRY, Way};
 use crate::wire::frame::{FrameReader, FrameWriter, Header, Kind, SILENCE};
 use crate::wire::message::Message;
 use crate::wire::pages::PageSender;
@@ -19,8 +19,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Between two attempts to set connections up again.
-const RETRY: Duration = Duration::from_millis(50);
 /// How long a read waits before it looks whether there has been silence.
 const LOOK: Duration = Duration::from_millis(500);
 

@@ -13,7 +13,7 @@ use super::Input;
 use super::sender::{Batch, Next, Sender, State};
 use super::sends::Lane;
 use crate::error::ExecError;
-use crate::memory::DirtyTracker;
+use crate::memory::{DirtyTracker, runs_of};
 use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::Extent;
 use livemig_core::units::{Bytes, PageIndex};
@@ -105,10 +105,7 @@ impl Staging {
         for (via, host) in (0..).zip(&self.hosts) {
             let others: Vec<(u16, &Bitmap)> =
                 (0..).zip(&self.hosts).filter(|(v, _)| *v != via).map(|(v, h)| (v, &h.pages)).collect();
-            let mut from = PageIndex(0);
-            while let Some(first) = host.pages.next_at(from) {
-                let run = Extent { first, pages: host.pages.run_from(first, u64::MAX) };
-                from = PageIndex(first.0 + run.pages);
+            for run in runs_of(&host.pages) {
                 for (holders, extent) in split(via, run, &others) {
                     places.entry(holders).or_default().push(extent);
                 }
@@ -209,7 +206,7 @@ impl Sender {
                 host.pages.insert_all(&there);
             }
         }
-        self.complete(Input::Located { via: flight.holders.clone(), extents: runs_of(&there) });
+        self.complete(Input::Located { via: flight.holders.clone(), extents: runs_of(&there).collect() });
     }
 
     /// There was no room for a batch: the migration hears of it before it hears of the end of the send.
@@ -325,17 +322,6 @@ impl State {
             Some((index, others))
         })
     }
-}
-
-/// The runs of neighbouring pages of a set.
-fn runs_of(pages: &Bitmap) -> Vec<Extent> {
-    let (mut runs, mut from) = (Vec::new(), PageIndex(0));
-    while let Some(first) = pages.next_at(from) {
-        let run = Extent { first, pages: pages.run_from(first, u64::MAX) };
-        from = PageIndex(first.0 + run.pages);
-        runs.push(run);
-    }
-    runs
 }
 
 /// Bytes that an intermediary keeps, when they are worth being told.

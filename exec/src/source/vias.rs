@@ -4,7 +4,7 @@ use super::Driver;
 use super::link::{Target, Unconnected};
 use super::stage_link::{self, StageLink, StageNews};
 use crate::wire::WireError;
-use crate::wire::dial::Way;
+use crate::wire::dial::{REFUSED, RETRY, Way};
 use crate::wire::message::Order;
 use livemig_core::ledger::Observation;
 use livemig_core::machine::{Migration, Outcome};
@@ -12,12 +12,8 @@ use livemig_core::push_plan::Extent;
 use livemig_core::units::Rate;
 use livemig_core::vocabulary::{CmdId, Event, Failure, Peer};
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// An intermediary that refuses connections for this long is gone.
-const REFUSED: Duration = Duration::from_secs(1);
-/// Between two attempts to connect.
-const RETRY: Duration = Duration::from_millis(50);
 /// Announcements of places without an answer: what is staged meanwhile is announced together.
 const ANNOUNCING: usize = 4;
 /// Runs of pages in an announcement; a frame holds many more.

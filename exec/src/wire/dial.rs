@@ -11,6 +11,11 @@ use std::time::Duration;
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// Between two attempts to connect again.
+pub(crate) const RETRY: Duration = Duration::from_millis(50);
+/// An agent that refuses connections for this long is gone.
+pub(crate) const REFUSED: Duration = Duration::from_secs(1);
+
 /// One way to another agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Way {
