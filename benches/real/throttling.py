@@ -37,7 +37,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments(parser, "real-throttling.csv", 3, "rounds")
     args = parser.parse_args()
-    table, totals = Table(args.out), {}
+    table, totals = Table(args.out, [name for name, *_ in wanted(args, CASES)]), {}
     runs = {name: [] for name, *_ in wanted(args, CASES)}
     for turn in range(args.pairs):
         for name, preset, options, _ in wanted(args, CASES):
