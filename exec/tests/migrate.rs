@@ -4,6 +4,7 @@ mod migrations;
 
 use livemig_core::policy::stop::{FixedRounds, Qemu, StopRule};
 use livemig_core::strategy::PRESETS;
+use livemig_core::tasks::TaskSizes;
 use livemig_core::units::{Bytes, Rate};
 use livemig_models::world::{Strategy, Workload};
 use migrations::{busy, completes, have_kvm, options, strategy, with, world};
@@ -62,6 +63,23 @@ fn streams_carry_the_same_bytes() {
     let world = world(busy());
     for name in ["pre-copy", "post-copy"] {
         completes(&world, &with(name, |spec| spec.transfer.streams = 4), &options());
+    }
+}
+
+/// Without range locks whoever sends a task maps it for that, also after the switch and while the guest writes.
+#[test]
+fn tasks_are_sent_through_windows_of_their_own() {
+    if !have_kvm() {
+        return;
+    }
+    let world = world(busy());
+    for name in ["pre-copy", "hybrid"] {
+        let windows = with(name, |spec| {
+            spec.transfer.streams = 3;
+            // Tasks that are no whole part of memory.
+            spec.transfer.channels.tasks = Some(TaskSizes { memory: Bytes::from_pages(300), ..TaskSizes::default() });
+        });
+        completes(&world, &windows, &options());
     }
 }
 

@@ -33,8 +33,8 @@ pub(crate) enum ToAgent {
     Clock,
     /// The coordinator's clock is so many nanoseconds ahead of yours.
     SetClock { offset: i64 },
-    /// Make this guest, fill its memory and start it.
-    Host { vm: u32, spec: Vec<u8> },
+    /// Make this guest, fill its memory and start it. With `windows` whoever sends its pages maps them task by task.
+    Host { vm: u32, spec: Vec<u8>, windows: bool },
     /// Take guests in, and keep pages of others: listen at this address for whoever knows the key, within these limits.
     Listen { address: SocketAddr, key: Key, limits: Limits },
     /// Get ready to migrate a guest.

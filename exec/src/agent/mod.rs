@@ -120,8 +120,8 @@ impl Agent {
                 self.guests.set_clock(self.clock);
                 FromAgent::Done
             }
-            ToAgent::Host { vm, spec } => {
-                self.host(vm, &GuestSpec::from_bytes(&spec)?)?;
+            ToAgent::Host { vm, spec, windows } => {
+                self.host(vm, &GuestSpec::from_bytes(&spec)?, windows)?;
                 FromAgent::Done
             }
             ToAgent::Listen { address, key, limits } => FromAgent::Listening { address: self.listen(address, key, limits)? },
@@ -197,8 +197,9 @@ impl Agent {
     }
 
     /// Makes a guest and starts it.
-    fn host(&self, vm: u32, spec: &GuestSpec) -> Result<(), ExecError> {
-        let memory = Arc::new(GuestMemory::allocate(spec.memory, true)?);
+    fn host(&self, vm: u32, spec: &GuestSpec, windows: bool) -> Result<(), ExecError> {
+        let memory = if windows { GuestMemory::in_file(spec.memory) } else { GuestMemory::allocate(spec.memory, true) };
+        let memory = Arc::new(memory?);
         let content: &Content = &spec.content;
         content.fill(&memory, threads());
         self.guests.start(vm, Guest::new(spec, memory)?);

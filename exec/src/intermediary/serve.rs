@@ -5,7 +5,8 @@ use super::deposit::{Buffers, Deposit};
 use crate::wire::WireError;
 use crate::wire::auth::{self, Greeting, Role};
 use crate::wire::frame::{FrameReader, FrameWriter, HEADER, Header, Kind};
-use crate::wire::pages::{MAX_DATA, PageSender};
+use crate::wire::page_sender::PageSender;
+use crate::wire::pages::MAX_DATA;
 use crate::wire::stage::{StageMessage, requested};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -91,7 +92,7 @@ impl Intermediary {
                     // Whoever is told where pages are is told after they have been kept.
                     let Some(memory) = deposit.memory() else { return Err(WireError::Outdated) };
                     let here = deposit.here(&requested(&runs, memory.pages())?);
-                    let bytes = page_sender.take(&memory, &here, true);
+                    let bytes = page_sender.take(&memory, &here, true)?;
                     self.pass(bytes - HEADER as u64, urgent);
                     page_sender.send(&memory, &mut out)?;
                 }

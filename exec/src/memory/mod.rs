@@ -6,21 +6,41 @@
 
 mod dirty;
 mod uffd;
+mod window;
 
 pub use dirty::DirtyTracker;
 pub(crate) use dirty::runs_of;
 pub use uffd::{Fault, Userfault};
+pub(crate) use window::Windows;
 
 use crate::content::{Page, WORDS};
 use crate::error::ExecError;
 use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-/// Anonymous memory, 2 MiB aligned, not backed until it is touched.
+/// Memory of this process, 2 MiB aligned, not backed until it is touched.
 #[derive(Debug)]
 pub struct GuestMemory {
     base: *mut u8,
     pages: u64,
+    /// Where it lies in a file without a name; otherwise it is anonymous and private.
+    file: Option<OwnedFd>,
+}
+
+/// Where pages are read.
+pub(crate) trait ReadPages {
+    /// Copies a page out.
+    ///
+    /// # Panics
+    /// When it is not there.
+    fn read_page(&self, page: PageIndex, into: &mut Page);
+
+    /// Whether the page is all zeros just now.
+    ///
+    /// # Panics
+    /// When it is not there.
+    fn is_zero(&self, page: PageIndex) -> bool;
 }
 
 // SAFETY: the mapping belongs to this value alone and lives as long as it; all access goes through raw copies, which the module
@@ -60,9 +80,45 @@ impl GuestMemory {
             }
             base
         };
-        let memory = GuestMemory { base, pages };
+        let memory = GuestMemory { base, pages, file: None };
         memory.advise(PageIndex(0), pages, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE })?;
         Ok(memory)
+    }
+
+    /// The same in a file without a name, of which parts can be mapped a second time; in pages of 4 KiB, so that a mapping has an
+    /// entry for each.
+    ///
+    /// # Errors
+    /// When the kernel does not give it.
+    pub(crate) fn in_file(bytes: Bytes) -> Result<GuestMemory, ExecError> {
+        let mut memory = GuestMemory::allocate(bytes, false)?;
+        let len = memory.range(PageIndex(0), memory.pages)?.len();
+        // SAFETY: the name is a string that ends with a zero.
+        let fd = unsafe { libc::memfd_create(c"guest memory".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(ExecError::last("memfd_create"));
+        }
+        // SAFETY: the descriptor is new, and nobody else's.
+        let file = unsafe { OwnedFd::from_raw_fd(fd) };
+        let end = libc::off_t::try_from(len).map_err(|_| ExecError::Spec(format!("memory of {bytes}")))?;
+        // SAFETY: the descriptor is open.
+        if unsafe { libc::ftruncate(file.as_raw_fd(), end) } != 0 {
+            return Err(ExecError::last("ftruncate of guest memory"));
+        }
+        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: it takes the place of the mapping just made, to which nobody has a pointer yet, and of nothing else.
+        if unsafe { libc::mmap(memory.base.cast(), len, protection, flags, file.as_raw_fd(), 0) } == libc::MAP_FAILED {
+            return Err(ExecError::last("mmap of guest memory"));
+        }
+        memory.file = Some(file);
+        memory.advise(PageIndex(0), memory.pages, libc::MADV_NOHUGEPAGE)?;
+        Ok(memory)
+    }
+
+    /// Whether it lies in a file, and parts of it can be mapped a second time.
+    pub(crate) fn is_in_file(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Number of pages.
@@ -90,9 +146,8 @@ impl GuestMemory {
     /// # Panics
     /// When it is not inside memory.
     pub fn read_page(&self, page: PageIndex, into: &mut Page) {
-        let from = self.words(page);
-        // SAFETY: `words` is a whole page inside the mapping, and `into` is another page.
-        unsafe { ptr::copy_nonoverlapping(from, into.0.as_mut_ptr(), WORDS) };
+        // SAFETY: `words` is a whole page inside the mapping.
+        unsafe { copy_words(self.words(page), into) };
     }
 
     /// Copies a page in.
@@ -111,12 +166,8 @@ impl GuestMemory {
     /// When it is not inside memory.
     #[must_use]
     pub fn is_zero(&self, page: PageIndex) -> bool {
-        let from = self.words(page);
-        let line = |at: usize| {
-            // SAFETY: the eight words from `at` on are inside the page; volatile, since the guest may be writing them.
-            (at..at + 8).fold(0, |bits, i| bits | unsafe { from.add(i).read_volatile() })
-        };
-        (0..WORDS).step_by(8).all(|at| line(at) == 0)
+        // SAFETY: `words` is a whole page inside the mapping.
+        unsafe { is_zero_at(self.words(page)) }
     }
 
     /// Drops pages: they read as zeros, or are missing again where faults are registered.
@@ -124,7 +175,8 @@ impl GuestMemory {
     /// # Errors
     /// When they are not inside memory, or the kernel refuses.
     pub fn discard(&self, first: PageIndex, pages: u64) -> Result<(), ExecError> {
-        self.advise(first, pages, libc::MADV_DONTNEED)
+        // What is in a file stays there when it is only not needed.
+        self.advise(first, pages, if self.is_in_file() { libc::MADV_REMOVE } else { libc::MADV_DONTNEED })
     }
 
     /// Lets the kernel make huge pages of small ones, in time.
@@ -149,6 +201,37 @@ impl GuestMemory {
         // SAFETY: inside the mapping, as just checked.
         unsafe { self.base.add((page.0 * PAGE_SIZE) as usize).cast() }
     }
+}
+
+impl ReadPages for GuestMemory {
+    fn read_page(&self, page: PageIndex, into: &mut Page) {
+        GuestMemory::read_page(self, page, into);
+    }
+
+    fn is_zero(&self, page: PageIndex) -> bool {
+        GuestMemory::is_zero(self, page)
+    }
+}
+
+/// Copies a page.
+///
+/// # Safety
+/// `from` must be a whole page of mapped memory; the guest may be writing it.
+unsafe fn copy_words(from: *const u64, into: &mut Page) {
+    // SAFETY: as the caller says, and `into` is another page.
+    unsafe { ptr::copy_nonoverlapping(from, into.0.as_mut_ptr(), WORDS) };
+}
+
+/// Whether a page is all zeros.
+///
+/// # Safety
+/// `from` must be a whole page of mapped memory; the guest may be writing it.
+unsafe fn is_zero_at(from: *const u64) -> bool {
+    let line = |at: usize| {
+        // SAFETY: the eight words from `at` on are inside the page; volatile, since the guest may be writing them.
+        (at..at + 8).fold(0, |bits, i| bits | unsafe { from.add(i).read_volatile() })
+    };
+    (0..WORDS).step_by(8).all(|at| line(at) == 0)
 }
 
 impl Drop for GuestMemory {

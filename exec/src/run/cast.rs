@@ -53,6 +53,8 @@ pub(super) struct Cast {
     pub(super) moves: Vec<Move>,
     /// Of each migration the hosts that stage its pages.
     pub(super) via: Vec<Vec<usize>>,
+    /// Whoever sends pages maps them task by task.
+    pub(super) windows: bool,
     /// In the order of time.
     pub(super) mishaps: Vec<(Span, Mishap)>,
 }
@@ -90,7 +92,11 @@ impl Cast {
         if let Some(m) = world.moves.iter().find(|m| world.vms[m.vm.0 as usize].disk.is_some()) {
             return refuse(format!("VM `{}`: disks are simulated only", world.vms[m.vm.0 as usize].name));
         }
-        let mut cast = Cast { hosts: Vec::new(), guests: Vec::new(), moves: Vec::new(), via: Vec::new(), mishaps: Vec::new() };
+        // With range locks nobody waits for another's mapping, which memory that is mapped once comes to; without, the kernel's lock of
+        // the address space is what threads with tasks of their own compete for.
+        let windows = channels.tasks.is_some() && strategy.spec.transfer.streams > 1 && !channels.range_lock;
+        let mut cast =
+            Cast { hosts: Vec::new(), guests: Vec::new(), moves: Vec::new(), via: Vec::new(), windows, mishaps: Vec::new() };
         for (index, vm) in (0..).zip(&world.vms) {
             let (host, seed) = (cast.host(world, vm.host), crate::mix::mix(seed ^ crate::mix::mix(u64::from(index))));
             cast.guests.push(Guest { vm: VmId(index), host, spec: GuestSpec::from_vm(vm, seed)? });

@@ -137,7 +137,7 @@ impl<'a> Coordinator<'a> {
             }
         }
         for guest in &self.cast.guests {
-            self.ask(guest.host, &ToAgent::Host { vm: guest.vm.0, spec: guest.spec.to_bytes() })?;
+            self.ask(guest.host, &ToAgent::Host { vm: guest.vm.0, spec: guest.spec.to_bytes(), windows: self.cast.windows })?;
         }
         self.key = Some(key);
         self.began = self.clock.now();

@@ -17,7 +17,6 @@ impl Driver {
     pub(super) fn execute(&mut self, id: CmdId, command: Command<Bitmap>) {
         match command {
             Command::Reserve { intermediaries, .. } => self.reserve_all(id, intermediaries),
-            // A thread serves each connection, and guest memory is mapped once: there is no lock to be taken per task.
             Command::Prepare { elide_zero_pages, channels } => {
                 self.sender.set_tasks(channels.tasks);
                 self.prepare(id, elide_zero_pages);

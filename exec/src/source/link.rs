@@ -9,7 +9,7 @@ use crate::wire::auth::{self, Greeting, Key, Role};
 use crate::wire::dial::{RETRY, Way};
 use crate::wire::frame::{FrameReader, FrameWriter, Header, Kind, SILENCE};
 use crate::wire::message::Message;
-use crate::wire::pages::PageSender;
+use crate::wire::page_sender::PageSender;
 use livemig_core::units::PageIndex;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -296,9 +296,11 @@ impl Server {
 
     fn send(&self, stream: TcpStream, index: u16) -> Result<(), WireError> {
         let mut out = FrameWriter::new(stream, self.session, self.epoch);
-        let mut page_sender = PageSender::new();
+        // How pages are read is known when there are some to send.
+        let mut page_sender = None;
         while let Some(batch) = self.shared.next(self.epoch, index, out.next_seq()) {
-            write(&self.shared, &mut page_sender, &batch, &mut out, Lane::Stream(index))?;
+            let page_sender = page_sender.get_or_insert_with(|| self.shared.page_sender());
+            write(&self.shared, page_sender, &batch, &mut out, Lane::Stream(index))?;
         }
         Ok(())
     }
@@ -312,7 +314,7 @@ pub(super) fn write(
     out: &mut FrameWriter<TcpStream>,
     lane: Lane,
 ) -> Result<(), WireError> {
-    let bytes = page_sender.take(&shared.memory, &batch.extents, batch.elide);
+    let bytes = page_sender.take(&shared.memory, &batch.extents, batch.elide)?;
     shared.count(batch.send, bytes, lane);
     page_sender.send(&shared.memory, out)
 }

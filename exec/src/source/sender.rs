@@ -8,12 +8,13 @@ use super::sends::{Frame, Lane, OutSend};
 use super::staging::Staging;
 use crate::bucket::Bucket;
 use crate::error::ExecError;
-use crate::memory::{DirtyTracker, GuestMemory};
+use crate::memory::{DirtyTracker, GuestMemory, Windows};
+use crate::wire::page_sender::PageSender;
 use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::Extent;
 use livemig_core::tasks::TaskSizes;
 use livemig_core::units::{Bytes, PageIndex, Rate};
-use livemig_core::vocabulary::{CmdId, Failure, Joined, Peer, Send};
+use livemig_core::vocabulary::{CmdId, Failure, Joined, Peer, Region, Send};
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -235,6 +236,12 @@ impl Sender {
     /// How streams share the pages of a send.
     pub(super) fn set_tasks(&self, tasks: Option<TaskSizes>) {
         self.lock().tasks = tasks;
+    }
+
+    /// What makes a stream's frames: memory that lies in a file is mapped task by task.
+    pub(super) fn page_sender(&self) -> PageSender {
+        let tasks = self.lock().tasks.filter(|_| self.memory.is_in_file());
+        tasks.map_or_else(PageSender::new, |tasks| PageSender::through(Windows::new(tasks.pages(Region::Memory))))
     }
 
     pub(super) fn set_elide(&self, elide: bool) {

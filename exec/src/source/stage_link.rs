@@ -7,7 +7,7 @@ use super::sends::Lane;
 use crate::wire::WireError;
 use crate::wire::auth::Role;
 use crate::wire::frame::{FrameReader, FrameWriter, HEADER, SILENCE};
-use crate::wire::pages::PageSender;
+use crate::wire::page_sender::PageSender;
 use crate::wire::stage::StageMessage;
 use livemig_core::units::Bytes;
 use std::io;

@@ -6,9 +6,9 @@
 //! been compared.
 
 use super::WireError;
-use super::frame::{FrameReader, FrameWriter, Header, Kind, SILENCE};
+use super::frame::{FrameReader, Header, Kind, SILENCE};
 use crate::content::Page;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, ReadPages};
 use livemig_core::push_plan::Extent;
 use livemig_core::units::{PAGE_SIZE, PageIndex};
 use std::io;
@@ -22,9 +22,9 @@ pub(crate) const MAX_PAGES: u64 = 256;
 /// Most bytes of page data of a frame.
 pub(crate) const MAX_DATA: u32 = (MAX_PAGES * PAGE_SIZE) as u32;
 /// Bytes of an entry of the table.
-const ENTRY: usize = 16;
+pub(super) const ENTRY: usize = 16;
 /// Bytes of the checksum behind a piece.
-const SUM: usize = 8;
+pub(super) const SUM: usize = 8;
 /// Pages of a piece but for the last: 256 KiB, which the second-level cache of a core holds along with the socket's copy.
 pub(crate) const PIECE: u64 = 64;
 
@@ -43,7 +43,7 @@ pub(crate) struct Run {
 }
 
 /// The pages of these runs that have data, in pieces.
-fn pieces(runs: &[Run]) -> Vec<Vec<Extent>> {
+pub(super) fn pieces(runs: &[Run]) -> Vec<Vec<Extent>> {
     let (mut pieces, mut room) = (Vec::new(), 0);
     for &Run { mut extent, .. } in runs.iter().filter(|r| !r.zero) {
         while extent.pages > 0 {
@@ -61,12 +61,12 @@ fn pieces(runs: &[Run]) -> Vec<Vec<Extent>> {
 }
 
 /// The checksum of pages.
-fn sum_of(pages: &[Page]) -> [u8; SUM] {
+pub(super) fn sum_of(pages: &[Page]) -> [u8; SUM] {
     xxh3_64(bytes_of(pages)).to_le_bytes()
 }
 
 /// Copies a piece out of memory.
-fn copy_out<'a>(memory: &GuestMemory, piece: &[Extent], into: &'a mut Buffer) -> &'a mut [Page] {
+pub(super) fn copy_out<'a>(memory: &(impl ReadPages + ?Sized), piece: &[Extent], into: &'a mut Buffer) -> &'a mut [Page] {
     let mut copied = 0;
     for (page, copy) in piece.iter().flat_map(|e| e.iter()).zip(into.iter_mut()) {
         memory.read_page(page, copy);
@@ -76,73 +76,12 @@ fn copy_out<'a>(memory: &GuestMemory, piece: &[Extent], into: &'a mut Buffer) ->
 }
 
 /// Bytes of pages as the checksum takes them.
-fn bytes_of(pages: &[Page]) -> &[u8] {
+pub(super) fn bytes_of(pages: &[Page]) -> &[u8] {
     // SAFETY: a page is 512 words without padding, and any of its bytes may be read.
     unsafe { std::slice::from_raw_parts(pages.as_ptr().cast::<u8>(), size_of_val(pages)) }
 }
 
-/// Makes frames of pages.
-pub(crate) struct PageSender {
-    /// Copies of the pages of a piece.
-    copies: Box<Buffer>,
-    runs: Vec<Run>,
-    body: Vec<u8>,
-}
-
-impl PageSender {
-    pub(crate) fn new() -> PageSender {
-        PageSender { copies: new_buffer(), runs: Vec::new(), body: Vec::new() }
-    }
-
-    /// Takes the pages for a frame; with `elide`, those that are zero just now become marks. (If the guest writes to one of them,
-    /// it has been collected before, and will be again.) Returns the bytes that the frame takes on the wire.
-    pub(crate) fn take(&mut self, memory: &GuestMemory, extents: &[Extent], elide: bool) -> u64 {
-        self.runs.clear();
-        if elide {
-            extents.iter().flat_map(|e| e.iter()).for_each(|page| self.append(page, memory.is_zero(page)));
-        } else {
-            self.runs.extend(extents.iter().map(|&extent| Run { extent, zero: false }));
-        }
-        self.body.clear();
-        for Run { extent, zero } in &self.runs {
-            self.body.extend_from_slice(&extent.first.0.to_le_bytes());
-            self.body.extend_from_slice(&u32::try_from(extent.pages).unwrap_or(u32::MAX).to_le_bytes());
-            self.body.extend_from_slice(&u32::from(*zero).to_le_bytes());
-        }
-        let pages = self.data_pages();
-        (super::frame::HEADER + self.body.len()) as u64 + pages * PAGE_SIZE + pages.div_ceil(PIECE) * SUM as u64
-    }
-
-    fn data_pages(&self) -> u64 {
-        self.runs.iter().filter(|r| !r.zero).map(|r| r.extent.pages).sum()
-    }
-
-    fn append(&mut self, page: PageIndex, zero: bool) {
-        match self.runs.last_mut() {
-            Some(Run { extent, zero: same }) if *same == zero && extent.first.0 + extent.pages == page.0 => extent.pages += 1,
-            _ => self.runs.push(Run { extent: Extent { first: page, pages: 1 }, zero }),
-        }
-    }
-
-    /// Sends what was taken, as it is now.
-    pub(crate) fn send(&mut self, memory: &GuestMemory, out: &mut FrameWriter<TcpStream>) -> Result<(), WireError> {
-        let header = out.header(Kind::Pages, &self.body, (self.data_pages() * PAGE_SIZE) as usize);
-        let mut parts = vec![part(&header), part(&self.body)];
-        for piece in pieces(&self.runs) {
-            let copies = copy_out(memory, &piece, &mut self.copies);
-            let sum = sum_of(copies);
-            parts.extend([part(bytes_of(copies)), part(&sum)]);
-            // SAFETY: header, body, copies and sum live until the call returns, and are only read.
-            unsafe { transfer(&out.out, &mut parts, Direction::Out)? };
-            parts.clear();
-        }
-        // A frame of marks alone has no piece.
-        // SAFETY: as above.
-        unsafe { transfer(&out.out, &mut parts, Direction::Out) }
-    }
-}
-
-fn part(bytes: &[u8]) -> libc::iovec {
+pub(super) fn part(bytes: &[u8]) -> libc::iovec {
     libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
 }
 
@@ -237,7 +176,7 @@ fn check(theirs: [u8; SUM], ours: [u8; SUM]) -> Result<(), WireError> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
+pub(super) enum Direction {
     In,
     Out,
 }
@@ -246,7 +185,7 @@ enum Direction {
 ///
 /// # Safety
 /// Every part must be memory that may be read (or, with `In`, written) until the call returns.
-unsafe fn transfer(socket: &TcpStream, mut parts: &mut [libc::iovec], direction: Direction) -> Result<(), WireError> {
+pub(super) unsafe fn transfer(socket: &TcpStream, mut parts: &mut [libc::iovec], direction: Direction) -> Result<(), WireError> {
     let mut moved = Instant::now();
     loop {
         // Empty parts have nothing to move.
@@ -294,6 +233,8 @@ unsafe fn transfer(socket: &TcpStream, mut parts: &mut [libc::iovec], direction:
 mod tests {
     use super::*;
     use crate::content::Content;
+    use crate::wire::frame::FrameWriter;
+    use crate::wire::page_sender::PageSender;
     use livemig_core::units::Bytes;
     use std::io::{Read, Write};
     use std::net::TcpListener;
@@ -324,7 +265,7 @@ mod tests {
         let (out, mut input) = pair();
         let mut writer = FrameWriter::new(out, 1, 1);
         let mut sender = PageSender::new();
-        let size = sender.take(memory, &EXTENTS, elide);
+        let size = sender.take(memory, &EXTENTS, elide).unwrap();
         sender.send(memory, &mut writer).unwrap();
         let mut bytes = vec![0; size as usize];
         input.read_exact(&mut bytes).unwrap();
