@@ -1,9 +1,10 @@
 //! What is in a guest's memory before it runs: a pure function of the page.
 //!
-//! A page is zero, or equal to the page of the same index in every guest with the same shared seed, or incompressible and this
-//! guest's own. Which it is depends on the shared seed and the index only, so that equal pages lie at equal places.
-//! Incompressible content is eight interleaved xorshift64 sequences (Marsaglia 2003), seeded per page and lane by SplitMix64's
-//! mixer, which is bijective: no two pages of a guest are equal.
+//! A page is zero, or equal to the page of the same index in every guest with the same shared seed, or this guest's own. Which it is
+//! depends on the shared seed and the index only, so that equal pages lie at equal places.
+//!
+//! Content is incompressible as far as it goes, and zero behind: eight interleaved xorshift64 sequences (Marsaglia 2003), seeded per page
+//! and lane by SplitMix64's mixer, which is bijective: no two pages of a guest are equal.
 
 use crate::codec::{Reader, Writer};
 use crate::error::ExecError;
@@ -31,6 +32,7 @@ pub struct Content {
     shared_seed: u64,
     zero_share: f64,
     shared_share: f64,
+    compressed: f64,
 }
 
 /// What sort a page is of.
@@ -46,11 +48,14 @@ pub enum Sort {
 
 const LANES: usize = 8;
 
+/// What an LZ4 block of a page has beside the incompressible part, in words: the lengths of that and of the zeros, and the last bytes.
+const OVERHEAD: usize = 3;
+
 impl Content {
     /// Incompressible pages that all differ.
     #[must_use]
     pub fn new(seed: u64) -> Content {
-        Content { seed, shared_seed: 0, zero_share: 0.0, shared_share: 0.0 }
+        Content { seed, shared_seed: 0, zero_share: 0.0, shared_share: 0.0, compressed: 1.0 }
     }
 
     /// This share of pages, from 0 to 1, is zero.
@@ -66,6 +71,22 @@ impl Content {
         self.shared_share = share;
         self.shared_seed = shared_seed;
         self
+    }
+
+    /// Pages that are not zero have this share of their size, above 0 and up to 1, once they are compressed.
+    #[must_use]
+    pub fn with_compressed(mut self, share: f64) -> Content {
+        self.compressed = share;
+        self
+    }
+
+    /// How many words of a page that is not zero are incompressible; the others are zero.
+    fn dense(&self) -> usize {
+        if self.compressed >= 1.0 {
+            return WORDS;
+        }
+        // A page without any would be zero.
+        ((self.compressed * WORDS as f64).round() as usize).saturating_sub(OVERHEAD).max(1)
     }
 
     /// What sort `page` is of.
@@ -89,8 +110,8 @@ impl Content {
     pub fn make(&self, page: PageIndex, into: &mut Page) {
         match self.sort(page) {
             Sort::Zero => *into = Page::ZERO,
-            Sort::Shared => incompressible(self.shared_seed, page, into),
-            Sort::Own => incompressible(mix(self.seed ^ GAMMA), page, into),
+            Sort::Shared => incompressible(self.shared_seed, page, self.dense(), into),
+            Sort::Own => incompressible(mix(self.seed ^ GAMMA), page, self.dense(), into),
         }
     }
 
@@ -116,7 +137,8 @@ impl Content {
     /// Whether the shares are shares.
     pub(crate) fn is_sound(&self) -> bool {
         let share = |x: f64| (0.0..=1.0).contains(&x);
-        share(self.zero_share) && share(self.shared_share) && self.zero_share + self.shared_share <= 1.0
+        let shares = share(self.zero_share) && share(self.shared_share) && self.zero_share + self.shared_share <= 1.0;
+        shares && share(self.compressed) && self.compressed > 0.0
     }
 
     pub(crate) fn encode(&self, w: &mut Writer) {
@@ -124,19 +146,24 @@ impl Content {
         w.u64(self.shared_seed);
         w.f64(self.zero_share);
         w.f64(self.shared_share);
+        w.f64(self.compressed);
     }
 
     pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Content, ExecError> {
-        let content = Content { seed: r.u64()?, shared_seed: r.u64()?, zero_share: r.f64()?, shared_share: r.f64()? };
+        let (seed, shared_seed) = (r.u64()?, r.u64()?);
+        let content = Content { seed, shared_seed, zero_share: r.f64()?, shared_share: r.f64()?, compressed: r.f64()? };
         if content.is_sound() { Ok(content) } else { Err(r.fault("a share that is none")) }
     }
 }
 
-fn incompressible(seed: u64, page: PageIndex, into: &mut Page) {
+/// Makes the first `dense` words of a page incompressible, and the others zero.
+fn incompressible(seed: u64, page: PageIndex, dense: usize, into: &mut Page) {
     let base = seed.wrapping_add(page.0.wrapping_mul(LANES as u64).wrapping_mul(GAMMA));
     // A state of zero would stay zero; the bit set instead costs distinctness for one lane in 2^64.
     let mut lanes: [u64; LANES] = std::array::from_fn(|i| mix(base.wrapping_add(GAMMA.wrapping_mul(i as u64))).max(1));
-    for words in into.0.chunks_exact_mut(LANES) {
+    let (words, rest) = into.0.split_at_mut(dense);
+    rest.fill(0);
+    for words in words.chunks_mut(LANES) {
         for (word, lane) in words.iter_mut().zip(&mut lanes) {
             *lane ^= *lane << 13;
             *lane ^= *lane >> 7;
@@ -174,6 +201,19 @@ mod tests {
             }
         }
         assert!(sorts[0].abs_diff(500) < 100 && sorts[1].abs_diff(500) < 100, "{sorts:?}");
+    }
+
+    /// What a page takes is measured where pages are packed; here, that it is neither more nor less than what is incompressible in it.
+    #[test]
+    fn pages_are_incompressible_as_far_as_they_are_to_be_and_never_zero() {
+        for (share, dense) in [(1.0, 512), (0.5, 253), (0.476, 241), (0.001, 1)] {
+            let content = Content::new(3).with_compressed(share);
+            for index in 0..64 {
+                let page = page(&content, index);
+                assert_eq!(page.0[..dense], self::page(&Content::new(3), index).0[..dense], "the same as of any other share");
+                assert!(page.0[0] != 0 && page.0[dense..].iter().all(|&word| word == 0), "{share}");
+            }
+        }
     }
 
     #[test]

@@ -87,6 +87,25 @@ fn every_push_may_go_through_intermediaries() {
     }
 }
 
+/// Pages travel compressed both ways, and are kept whole.
+#[test]
+fn compressed_pages_go_through_intermediaries() {
+    let Some(_alone) = alone() else { return };
+    let mut world = with_intermediaries(busy(), 2);
+    world.vms[0].compressed = 0.7;
+    let ahead = Options { lead: Span::from_millis(3000), ..options() };
+    let compress = |mut strategy: Strategy| {
+        strategy.spec.transfer.channels.compress = true;
+        strategy
+    };
+    for strategy in [through_all(GatherWhen::AfterEviction, None), staged(|_| {})] {
+        let migration = completes(&world, &compress(strategy), &ahead);
+        let metrics = &migration.metrics;
+        assert!(metrics.intermediary_peak > Bytes::from_mib(20), "{metrics:?}");
+        assert!(fetched(&migration).0 < metrics.intermediary_peak.0 * 3 / 4, "{metrics:?}");
+    }
+}
+
 #[test]
 fn a_destination_that_takes_little_gets_what_it_takes_and_intermediaries_the_rest() {
     let Some(_alone) = alone() else { return };

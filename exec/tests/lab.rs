@@ -81,7 +81,10 @@ fn a_guest_is_moved_between_agents_that_prove_who_they_are() {
     let options = through_lab(secured(&ca));
     // One run after the other: the same agents serve each.
     completes(&world(busy()), &strategy("pre-copy"), &options);
-    completes(&world(busy()), &with("post-copy", |spec| spec.transfer.streams = 2), &options);
+    let encrypted = |spec: &mut livemig_core::strategy::Spec| {
+        (spec.transfer.streams, spec.transfer.channels.encrypt) = (2, true);
+    };
+    completes(&world(busy()), &with("post-copy", encrypted), &options);
 }
 
 #[test]
@@ -109,7 +112,10 @@ fn insecure_agents_need_no_certificates() {
     }
     let ends = [stand(None), stand(None)];
     let lab = lab(None, [("src", ends[0], "src"), ("dst", ends[1], "dst")]);
-    completes(&world(busy()), &strategy("pre-copy"), &through_lab(lab));
+    completes(&world(busy()), &strategy("pre-copy"), &through_lab(lab.clone()));
+    let encrypted = with("pre-copy", |spec| spec.transfer.channels.encrypt = true);
+    let refused = run(&world(busy()), &encrypted, 7, &through_lab(lab)).unwrap_err().to_string();
+    assert!(refused.contains("TLS"), "{refused}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use livemig_core::policy::stop::{FixedRounds, Qemu, StopRule};
 use livemig_core::strategy::PRESETS;
 use livemig_core::tasks::TaskSizes;
 use livemig_core::units::{Bytes, Rate};
-use livemig_models::world::{Strategy, Workload};
+use livemig_models::world::{Strategy, Workload, World};
 use migrations::{busy, completes, have_kvm, options, strategy, with, world};
 
 /// Not a test: what an agent process of the other tests runs.
@@ -81,6 +81,52 @@ fn tasks_are_sent_through_windows_of_their_own() {
         });
         completes(&world, &windows, &options());
     }
+}
+
+/// A guest whose pages with content can be compressed to 0.7 of their size.
+fn compressible(workload: Workload) -> World {
+    let mut world = world(workload);
+    world.vms[0].compressed = 0.7;
+    world
+}
+
+fn compressed(name: &str) -> Strategy {
+    with(name, |spec| spec.transfer.channels.compress = true)
+}
+
+#[test]
+fn compressed_pages_take_the_share_of_bytes_that_the_scenario_says() {
+    if !have_kvm() {
+        return;
+    }
+    let world = compressible(Workload::Idle);
+    let first = |strategy: &Strategy| completes(&world, strategy, &options()).metrics.bytes.first.0 as f64;
+    for name in ["stop-and-copy", "post-copy"] {
+        let share = first(&compressed(name)) / first(&strategy(name));
+        assert!((share - 0.7).abs() < 0.01, "{name}: {share}");
+    }
+}
+
+#[test]
+fn compressed_pages_of_a_busy_guest_arrive_by_every_strategy() {
+    if !have_kvm() {
+        return;
+    }
+    for strategy in real_strategies() {
+        completes(&compressible(busy()), &compressed(&strategy.name), &options());
+    }
+    let windows = with("pre-copy", |spec| {
+        spec.transfer.streams = 2;
+        (spec.transfer.channels.compress, spec.transfer.channels.tasks) = (true, Some(TaskSizes::default()));
+    });
+    completes(&compressible(busy()), &windows, &options());
+}
+
+#[test]
+fn pages_are_not_said_to_be_encrypted_where_they_are_not() {
+    let encrypted = with("pre-copy", |spec| spec.transfer.channels.encrypt = true);
+    let refused = livemig_exec::run::check(&world(Workload::Idle), &encrypted, &options()).unwrap_err().to_string();
+    assert!(refused.contains("TLS"), "{refused}");
 }
 
 #[test]

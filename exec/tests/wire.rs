@@ -86,11 +86,14 @@ fn data() -> Vec<Place> {
 }
 
 /// A migration during which all of this happens, one after the other.
-fn survives(name: &str, hits: Vec<Hit>) {
+fn survives(name: &str, compress: bool, hits: Vec<Hit>) {
     let count = hits.len();
     let (route, plan) = through(hits);
     // So slow that there are frames enough.
-    let slow = with(name, |spec| spec.transfer.limit = Some(Rate(30e6)));
+    let slow = with(name, |spec| {
+        spec.transfer.limit = Some(Rate(30e6));
+        spec.transfer.channels.compress = compress;
+    });
     let (migration, result) = made(&world(busy()), &slow, &Options { route: Some(route), ..options() });
     let left = plan.lock().unwrap().left.clone();
     assert!(left.is_empty(), "{name}: {} of {count} have not happened, first {:?}: {:?}", left.len(), left[0], result.warnings);
@@ -123,6 +126,7 @@ fn before_the_switch_and_in_it() {
     let pages = forth(STREAM, Content::Pages);
     survives(
         "pre-copy",
+        false,
         [
             some(forth(CONTROL, RESERVE)),
             some(back(CONTROL, DONE)),
@@ -149,6 +153,7 @@ fn after_the_switch() {
     let asked = forth(FAULT, Content::Pages);
     survives(
         "post-copy",
+        false,
         [
             every(back(FAULT, ASK), [], &[How::Double, How::CutOff(Place::Body(Part::First))]),
             every(asked, data(), &[How::Double, How::CutOff(Place::Data(Part::First))]),
@@ -160,5 +165,17 @@ fn after_the_switch() {
         ]
         .concat(),
     );
-    survives("hybrid", some(forth(CONTROL, DISCARD)));
+    survives("hybrid", false, some(forth(CONTROL, DISCARD)));
+}
+
+/// The tables of compressed pages have their sizes in them.
+#[test]
+fn compressed() {
+    if !have_kvm() {
+        return;
+    }
+    let ends = [How::CutOff(Place::Body(Part::Middle)), How::CutOff(Place::Data(Part::Middle)), How::CutOff(Place::Sum)];
+    survives("pre-copy", true, every(forth(STREAM, Content::Pages), data(), &ends));
+    let asked = forth(FAULT, Content::Pages);
+    survives("post-copy", true, every(asked, data(), &[How::Double, How::CutOff(Place::Data(Part::First))]));
 }

@@ -17,7 +17,7 @@ pub const MAX_PHASES: usize = 64;
 pub const MAX_REGIONS: usize = 1024;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"LMGS");
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// A guest, before it exists.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +61,7 @@ pub struct Region {
 }
 
 impl GuestSpec {
-    /// The guest of a scenario's VM. `seed` tells replicates and VMs apart. Its incompressible pages are its own; none are
+    /// The guest of a scenario's VM. `seed` tells replicates and VMs apart. Its pages with content are its own; none are
     /// equal to those of other VMs unless [`GuestSpec::content`] is changed.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl GuestSpec {
     /// bounds.
     pub fn from_vm(vm: &Vm, seed: u64) -> Result<GuestSpec, ExecError> {
         let memory = Bytes::from_pages(vm.memory.pages());
-        let content = Content::new(seed).with_zero_share(vm.zero_share);
+        let content = Content::new(seed).with_zero_share(vm.zero_share).with_compressed(vm.compressed);
         let phases = GuestSpec::phases_of(&vm.workload, memory)?;
         let spec = GuestSpec { memory, vcpus: vm.vcpus, seed, content, phases };
         spec.check()?;
@@ -299,6 +299,8 @@ mod tests {
             GuestSpec { vcpus: 65, ..good.clone() },
             GuestSpec { phases: Vec::new(), ..good.clone() },
             GuestSpec { content: Content::new(1).with_zero_share(0.6).with_shared(0.6, 1), ..good.clone() },
+            GuestSpec { content: Content::new(1).with_compressed(0.0), ..good.clone() },
+            GuestSpec { content: Content::new(1).with_compressed(1.1), ..good.clone() },
             with(Region { pages: 6, ..region }),
             with(Region { pages: 0, ..region }),
             with(Region { first: PageIndex(u64::MAX), ..region }),

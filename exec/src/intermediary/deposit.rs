@@ -11,6 +11,7 @@ use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::Extent;
 use livemig_core::units::{Bytes, PageIndex};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Pages kept for one migration, each where it lies in the guest: memory that nothing was written to is not backed.
@@ -20,6 +21,8 @@ pub(super) struct Deposit {
     shelf: RwLock<Shelf>,
     kept: Mutex<Kept>,
     connections: Mutex<Connections>,
+    /// Pages came packed: they are handed out packed.
+    packs: AtomicBool,
 }
 
 /// Pages are put down under a shared lock; what changes who may do so takes it alone.
@@ -72,7 +75,13 @@ impl Default for Buffers {
 
 impl Deposit {
     pub(super) fn new(room: Arc<Room>) -> Deposit {
-        Deposit { room, shelf: RwLock::default(), kept: Mutex::default(), connections: Mutex::default() }
+        Deposit {
+            room,
+            shelf: RwLock::default(),
+            kept: Mutex::default(),
+            connections: Mutex::default(),
+            packs: AtomicBool::new(false),
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -132,6 +141,9 @@ impl Deposit {
         let Some(memory) = &shelf.memory else { return Err(WireError::Malformed("frame of pages that nobody was asked to keep")) };
         let Buffers { table, buffer } = buffers;
         table.read(reader, header, memory.pages())?;
+        if table.packed {
+            self.packs.store(true, Ordering::Relaxed);
+        }
         if !self.back(table) {
             table.receive(&reader.input, memory, buffer, |_| false, |_, _| Ok(()))?;
             return Ok(PutDown { stored: false, held: self.held() });
@@ -162,6 +174,11 @@ impl Deposit {
             });
         }
         claimed
+    }
+
+    /// Whether pages travel packed.
+    pub(super) fn packs(&self) -> bool {
+        self.packs.load(Ordering::Relaxed)
     }
 
     /// Bytes that are kept.

@@ -5,7 +5,7 @@ use super::deposit::{Buffers, Deposit};
 use crate::wire::WireError;
 use crate::wire::auth::{self, Greeting, Role};
 use crate::wire::frame::{FrameReader, FrameWriter, HEADER, Header, Kind};
-use crate::wire::page_sender::PageSender;
+use crate::wire::page_sender::{PageSender, Treatment};
 use crate::wire::pages::MAX_DATA;
 use crate::wire::stage::{StageMessage, requested};
 use std::net::TcpStream;
@@ -92,7 +92,7 @@ impl Intermediary {
                     // Whoever is told where pages are is told after they have been kept.
                     let Some(memory) = deposit.memory() else { return Err(WireError::Outdated) };
                     let here = deposit.here(&requested(&runs, memory.pages())?);
-                    let bytes = page_sender.take(&memory, &here, true)?;
+                    let bytes = page_sender.take(&memory, &here, Treatment { elide: true, pack: deposit.packs() })?;
                     self.pass(bytes - HEADER as u64, urgent);
                     page_sender.send(&memory, &mut out)?;
                 }

@@ -85,8 +85,11 @@ impl Cast {
         if channels.threads.is_some_and(|t| t != strategy.spec.transfer.streams) {
             return refuse(format!("strategy `{}`: there is one thread per stream", strategy.name));
         }
-        if channels.compress || channels.encrypt || channels.pipeline {
-            let what = "pages are neither compressed nor encrypted, and go through all stages on one thread";
+        if channels.pipeline {
+            return refuse(format!("strategy `{}`: a page goes through all stages on one thread", strategy.name));
+        }
+        if channels.encrypt && !options.lab.as_ref().is_some_and(|lab| lab.security.is_tls()) {
+            let what = "pages are encrypted between agents that stand somewhere, with TLS; between others nothing is";
             return refuse(format!("strategy `{}`: {what}", strategy.name));
         }
         if let Some(m) = world.moves.iter().find(|m| world.vms[m.vm.0 as usize].disk.is_some()) {

@@ -4,6 +4,7 @@ use super::Driver;
 use crate::error::ExecError;
 use crate::guest::Guest;
 use crate::wire::message::Order;
+use crate::wire::page_sender::Treatment;
 use livemig_core::ledger::Observation;
 use livemig_core::pages::Bitmap;
 use livemig_core::units::{Bytes, Share};
@@ -19,7 +20,8 @@ impl Driver {
             Command::Reserve { intermediaries, .. } => self.reserve_all(id, intermediaries),
             Command::Prepare { elide_zero_pages, channels } => {
                 self.sender.set_tasks(channels.tasks);
-                self.prepare(id, elide_zero_pages);
+                self.sender.set_treatment(Treatment { elide: elide_zero_pages, pack: channels.compress });
+                self.prepare(id);
             }
             Command::PeekDirty { .. } => {
                 let counted = self.sender.peek();
@@ -100,8 +102,7 @@ impl Driver {
         }
     }
 
-    fn prepare(&mut self, id: CmdId, elide: bool) {
-        self.sender.set_elide(elide);
+    fn prepare(&mut self, id: CmdId) {
         match self.with_guest(|guest| guest.track_dirty()) {
             Ok(tracker) => {
                 self.sender.track(Some(tracker));

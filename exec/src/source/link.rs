@@ -314,7 +314,7 @@ pub(super) fn write(
     out: &mut FrameWriter<TcpStream>,
     lane: Lane,
 ) -> Result<(), WireError> {
-    let bytes = page_sender.take(&shared.memory, &batch.extents, batch.elide)?;
+    let bytes = page_sender.take(&shared.memory, &batch.extents, batch.treatment)?;
     shared.count(batch.send, bytes, lane);
     page_sender.send(&shared.memory, out)
 }

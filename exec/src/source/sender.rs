@@ -9,7 +9,7 @@ use super::staging::Staging;
 use crate::bucket::Bucket;
 use crate::error::ExecError;
 use crate::memory::{DirtyTracker, GuestMemory, Windows};
-use crate::wire::page_sender::PageSender;
+use crate::wire::page_sender::{PageSender, Treatment};
 use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::Extent;
 use livemig_core::tasks::TaskSizes;
@@ -56,7 +56,7 @@ pub(super) struct State {
     pub(super) wanted: BTreeSet<PageIndex>,
     serving: bool,
     early: Early,
-    elide: bool,
+    treatment: Treatment,
     tasks: Option<TaskSizes>,
     wire: u64,
 }
@@ -67,7 +67,7 @@ pub(super) struct Batch {
     /// The send that it is part of, unless that has not begun.
     pub(super) send: Option<CmdId>,
     pub(super) extents: Vec<Extent>,
-    pub(super) elide: bool,
+    pub(super) treatment: Treatment,
 }
 
 impl Sender {
@@ -244,8 +244,9 @@ impl Sender {
         tasks.map_or_else(PageSender::new, |tasks| PageSender::through(Windows::new(tasks.pages(Region::Memory))))
     }
 
-    pub(super) fn set_elide(&self, elide: bool) {
-        self.lock().elide = elide;
+    /// What is done to pages before they are sent.
+    pub(super) fn set_treatment(&self, treatment: Treatment) {
+        self.lock().treatment = treatment;
     }
 
     pub(super) fn serve_faults(&self) {
@@ -345,7 +346,7 @@ impl State {
         if extents.is_empty() {
             return Next::Skipped;
         }
-        Next::Batch(Batch { send: Some(send.id), extents, elide: self.elide }, index)
+        Next::Batch(Batch { send: Some(send.id), extents, treatment: self.treatment }, index)
     }
 
     /// Whether the destination takes more of a send than is on its way to it: on one of its streams fewer batches are under way than
@@ -386,15 +387,15 @@ impl State {
         if !self.serving {
             return None;
         }
-        let elide = self.elide;
+        let treatment = self.treatment;
         let (frame, extents) = ((Lane::Fault, seq), vec![Extent { first: page, pages: 1 }]);
         let Some(send) = self.sends.iter_mut().find(|s| s.holds(page)) else {
-            return self.early.serve(page, frame).then_some(Batch { send: None, extents, elide });
+            return self.early.serve(page, frame).then_some(Batch { send: None, extents, treatment });
         };
         if !send.plan.fault(page) {
             return None;
         }
         send.launch(frame, extents.clone());
-        Some(Batch { send: Some(send.id), extents, elide })
+        Some(Batch { send: Some(send.id), extents, treatment })
     }
 }

@@ -110,6 +110,11 @@ fn unusable(file: &Path, why: &dyn std::fmt::Display) -> ExecError {
 }
 
 impl Security {
+    /// Whether what travels is encrypted.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Security::Tls(_))
+    }
+
     /// Protects a connection that was opened to somebody whose certificate has this name.
     pub(crate) fn connect(&self, tcp: TcpStream, name: Option<&str>) -> Result<TcpStream, WireError> {
         let Security::Tls(credentials) = self else { return Ok(tcp) };

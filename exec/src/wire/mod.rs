@@ -18,6 +18,7 @@ pub(crate) mod dial;
 pub(crate) mod entrance;
 pub(crate) mod frame;
 pub(crate) mod message;
+mod packing;
 pub(crate) mod page_sender;
 pub(crate) mod pages;
 pub(crate) mod stage;

@@ -2,10 +2,11 @@
 
 use super::WireError;
 use super::frame::{FrameWriter, HEADER, Kind};
-use super::pages::{Buffer, Direction, PIECE, Run, SUM, bytes_of, copy_out, new_buffer, part, pieces, sum_of, transfer};
+use super::packing::Packer;
+use super::pages::{Buffer, Direction, Form, Run, bytes_of, copy_out, new_buffer, part, pieces, plain_data, sum_of, transfer};
 use crate::memory::{GuestMemory, ReadPages, Windows};
 use livemig_core::push_plan::Extent;
-use livemig_core::units::{PAGE_SIZE, PageIndex};
+use livemig_core::units::PageIndex;
 use std::net::TcpStream;
 
 /// Makes frames of pages.
@@ -16,11 +17,23 @@ pub(crate) struct PageSender {
     body: Vec<u8>,
     /// Through which guest memory is read; without, where it is.
     windows: Option<Windows>,
+    /// What has packed the pages of the frame, if they are.
+    packer: Option<Packer>,
+    packed: bool,
+}
+
+/// What is done to pages before they are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Treatment {
+    /// Those that are zero become marks.
+    pub(crate) elide: bool,
+    /// They are packed, one by one.
+    pub(crate) pack: bool,
 }
 
 impl PageSender {
     pub(crate) fn new() -> PageSender {
-        PageSender { copies: new_buffer(), runs: Vec::new(), body: Vec::new(), windows: None }
+        PageSender { copies: new_buffer(), runs: Vec::new(), body: Vec::new(), windows: None, packer: None, packed: false }
     }
 
     /// One that maps what it reads, and unmaps it when it goes on.
@@ -28,46 +41,85 @@ impl PageSender {
         PageSender { windows: Some(windows), ..PageSender::new() }
     }
 
-    /// Takes the pages for a frame; with `elide`, those that are zero just now become marks. (If the guest writes to one of them,
-    /// it has been collected before, and will be again.) Returns the bytes that the frame takes on the wire.
-    pub(crate) fn take(&mut self, memory: &GuestMemory, extents: &[Extent], elide: bool) -> Result<u64, WireError> {
+    /// Takes the pages for a frame. Of those that are to be elided, the ones that are zero just now become marks. (If the guest writes
+    /// to one of them, it has been collected before, and will be again.) Returns the bytes that the frame takes on the wire.
+    pub(crate) fn take(&mut self, memory: &GuestMemory, extents: &[Extent], treatment: Treatment) -> Result<u64, WireError> {
         if let Some(windows) = &mut self.windows {
             windows.cover(memory, extents)?;
         }
         self.runs.clear();
-        if elide {
+        if treatment.elide {
             let pages = readable(self.windows.as_ref(), memory);
             extents.iter().flat_map(|e| e.iter()).for_each(|page| append(&mut self.runs, page, pages.is_zero(page)));
         } else {
             self.runs.extend(extents.iter().map(|&extent| Run { extent, zero: false }));
         }
+        self.packed = treatment.pack;
+        if self.packed {
+            self.pack(memory);
+        }
+        self.write_table();
+        Ok((HEADER + self.body.len()) as u64 + self.data())
+    }
+
+    /// Packs the pages as they are now.
+    fn pack(&mut self, memory: &GuestMemory) {
+        let packer = self.packer.get_or_insert_default();
+        packer.clear();
+        for piece in pieces(&self.runs) {
+            packer.add(copy_out(readable(self.windows.as_ref(), memory), &piece, &mut self.copies));
+        }
+    }
+
+    /// The packed pages, if they are packed.
+    fn pack_of(&self) -> Option<&Packer> {
+        self.packer.as_ref().filter(|_| self.packed)
+    }
+
+    fn write_table(&mut self) {
+        let packer = self.packer.as_ref().filter(|_| self.packed);
+        let mut sizes = packer.map_or(&[][..], |packer| packer.sizes.as_slice());
         self.body.clear();
         for Run { extent, zero } in &self.runs {
+            let form = match (zero, packer) {
+                (true, _) => Form::Zero,
+                (false, None) => Form::Plain,
+                (false, Some(_)) => Form::Packed,
+            };
             self.body.extend_from_slice(&extent.first.0.to_le_bytes());
             self.body.extend_from_slice(&u32::try_from(extent.pages).unwrap_or(u32::MAX).to_le_bytes());
-            self.body.extend_from_slice(&u32::from(*zero).to_le_bytes());
+            self.body.extend_from_slice(&(form as u32).to_le_bytes());
+            if form == Form::Packed {
+                let (these, rest) = sizes.split_at(extent.pages as usize);
+                self.body.extend(these.iter().flat_map(|size| size.to_le_bytes()));
+                sizes = rest;
+            }
         }
-        let pages = self.data_pages();
-        Ok((HEADER + self.body.len()) as u64 + pages * PAGE_SIZE + pages.div_ceil(PIECE) * SUM as u64)
     }
 
-    fn data_pages(&self) -> u64 {
-        self.runs.iter().filter(|r| !r.zero).map(|r| r.extent.pages).sum()
+    /// Bytes behind the table.
+    fn data(&self) -> u64 {
+        let plain = || plain_data(self.runs.iter().filter(|r| !r.zero).map(|r| r.extent.pages).sum());
+        self.pack_of().map_or_else(plain, |packer| packer.data.len() as u64)
     }
 
-    /// Sends what was taken, as it is now.
+    /// Sends what was taken: packed pages as they were then, others as they are now.
     pub(crate) fn send(&mut self, memory: &GuestMemory, out: &mut FrameWriter<TcpStream>) -> Result<(), WireError> {
-        let header = out.header(Kind::Pages, &self.body, (self.data_pages() * PAGE_SIZE) as usize);
+        let header = out.header(Kind::Pages, &self.body, self.data() as usize);
         let mut parts = vec![part(&header), part(&self.body)];
-        for piece in pieces(&self.runs) {
-            let copies = copy_out(readable(self.windows.as_ref(), memory), &piece, &mut self.copies);
-            let sum = sum_of(copies);
-            parts.extend([part(bytes_of(copies)), part(&sum)]);
-            // SAFETY: header, body, copies and sum live until the call returns, and are only read.
-            unsafe { transfer(&out.out, &mut parts, Direction::Out)? };
-            parts.clear();
+        if let Some(packer) = self.pack_of() {
+            parts.push(part(&packer.data));
+        } else {
+            for piece in pieces(&self.runs) {
+                let copies = copy_out(readable(self.windows.as_ref(), memory), &piece, &mut self.copies);
+                let sum = sum_of(copies);
+                parts.extend([part(bytes_of(copies)), part(&sum)]);
+                // SAFETY: header, body, copies and sum live until the call returns, and are only read.
+                unsafe { transfer(&out.out, &mut parts, Direction::Out)? };
+                parts.clear();
+            }
         }
-        // A frame of marks alone has no piece.
+        // What is packed, or a frame of marks alone.
         // SAFETY: as above.
         unsafe { transfer(&out.out, &mut parts, Direction::Out) }
     }

@@ -7,6 +7,7 @@
 
 use super::WireError;
 use super::frame::{FrameReader, Header, Kind, SILENCE};
+use super::packing::{SUMS, WHOLE};
 use crate::content::Page;
 use crate::memory::{GuestMemory, ReadPages};
 use livemig_core::push_plan::Extent;
@@ -19,8 +20,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Most pages of a frame, which is what is acknowledged: 1 MiB.
 pub(crate) const MAX_PAGES: u64 = 256;
-/// Most bytes of page data of a frame.
-pub(crate) const MAX_DATA: u32 = (MAX_PAGES * PAGE_SIZE) as u32;
+/// Most bytes of page data of a frame, with its checksums.
+pub(crate) const MAX_DATA: u32 = (MAX_PAGES * PAGE_SIZE + MAX_PAGES.div_ceil(PIECE) * SUMS as u64) as u32;
 /// Bytes of an entry of the table.
 pub(super) const ENTRY: usize = 16;
 /// Bytes of the checksum behind a piece.
@@ -60,6 +61,11 @@ pub(super) fn pieces(runs: &[Run]) -> Vec<Vec<Extent>> {
     pieces
 }
 
+/// Bytes that a frame has behind its table when so many pages go as they are.
+pub(super) fn plain_data(pages: u64) -> u64 {
+    pages * PAGE_SIZE + pages.div_ceil(PIECE) * SUM as u64
+}
+
 /// The checksum of pages.
 pub(super) fn sum_of(pages: &[Page]) -> [u8; SUM] {
     xxh3_64(bytes_of(pages)).to_le_bytes()
@@ -94,34 +100,73 @@ fn part_of(memory: &GuestMemory, extent: Extent) -> Result<libc::iovec, WireErro
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     pub(crate) runs: Vec<Run>,
+    /// Whether the pages with data are packed.
+    pub(crate) packed: bool,
+    /// Bytes of each packed page.
+    pub(super) sizes: Vec<u16>,
+}
+
+/// What the pages of an entry are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Plain = 0,
+    Zero = 1,
+    /// Packed, with the bytes that each takes behind the entry.
+    Packed = 2,
 }
 
 impl Table {
     /// Reads the table in the body of the frame just read; every page must lie below `pages`.
     pub(crate) fn read<R>(&mut self, reader: &FrameReader<R>, header: &Header, pages: u64) -> Result<(), WireError> {
-        let bad = WireError::Malformed("table of pages");
-        let (Kind::Pages, (entries, [])) = (header.kind, reader.body.as_chunks::<ENTRY>()) else { return Err(bad) };
+        let bad = || WireError::Malformed("table of pages");
+        if header.kind != Kind::Pages {
+            return Err(bad());
+        }
         self.runs.clear();
-        let (mut all, mut data) = (0, 0);
-        for entry in entries {
+        self.sizes.clear();
+        let (mut all, mut plain, mut rest) = (0, 0, reader.body.as_slice());
+        while let Some((entry, behind)) = rest.split_first_chunk::<ENTRY>() {
             let first = u64::from_le_bytes(entry[..8].try_into().expect("8 of 16 bytes"));
             let count = u64::from(u32::from_le_bytes(entry[8..12].try_into().expect("4 of 16 bytes")));
-            let zero = match entry[12..] {
-                [0, 0, 0, 0] => false,
-                [1, 0, 0, 0] => true,
-                _ => return Err(bad),
-            };
             if count == 0 || count > MAX_PAGES || first.checked_add(count).is_none_or(|end| end > pages) {
-                return Err(bad);
+                return Err(bad());
             }
             all += count;
-            data += if zero { 0 } else { count * PAGE_SIZE };
+            rest = behind;
+            let zero = match entry[12..] {
+                [0, 0, 0, 0] => {
+                    plain += count;
+                    false
+                }
+                [1, 0, 0, 0] => true,
+                [2, 0, 0, 0] => {
+                    rest = self.read_sizes(rest, count as usize).ok_or_else(bad)?;
+                    false
+                }
+                _ => return Err(bad()),
+            };
             self.runs.push(Run { extent: Extent { first: PageIndex(first), pages: count }, zero });
         }
-        if all > MAX_PAGES || data != u64::from(header.data) {
-            return Err(bad);
+        self.packed = !self.sizes.is_empty();
+        let data = if self.packed { self.packed_data() } else { plain_data(plain) };
+        // Pages are packed all or none.
+        if !rest.is_empty() || all > MAX_PAGES || (self.packed && plain > 0) || data != u64::from(header.data) {
+            return Err(bad());
         }
         Ok(())
+    }
+
+    /// Reads the sizes of packed pages; what is behind them, if they are there and may be.
+    fn read_sizes<'a>(&mut self, bytes: &'a [u8], pages: usize) -> Option<&'a [u8]> {
+        let (sizes, rest) = bytes.split_at_checked(2 * pages)?;
+        for &size in sizes.as_chunks::<2>().0 {
+            let size = u16::from_le_bytes(size);
+            if size == 0 || size > WHOLE {
+                return None;
+            }
+            self.sizes.push(size);
+        }
+        Some(rest)
     }
 
     /// Receives the data, piece after piece: with `in_place` to where it belongs, which nobody else accesses then, otherwise to the
@@ -134,6 +179,9 @@ impl Table {
         in_place: impl Fn(&[Extent]) -> bool,
         mut take: impl FnMut(&[Extent], Option<&[Page]>) -> Result<(), WireError>,
     ) -> Result<(), WireError> {
+        if self.packed {
+            return self.receive_packed(input, memory, buffer, in_place, take);
+        }
         let mut parts = Vec::new();
         for piece in pieces(&self.runs) {
             if in_place(&piece) {
@@ -171,7 +219,7 @@ unsafe fn receive(input: &TcpStream, parts: &mut Vec<libc::iovec>) -> Result<[u8
     Ok(sum)
 }
 
-fn check(theirs: [u8; SUM], ours: [u8; SUM]) -> Result<(), WireError> {
+pub(super) fn check(theirs: [u8; SUM], ours: [u8; SUM]) -> Result<(), WireError> {
     if ours == theirs { Ok(()) } else { Err(WireError::Checksum("pages")) }
 }
 
@@ -234,7 +282,7 @@ mod tests {
     use super::*;
     use crate::content::Content;
     use crate::wire::frame::FrameWriter;
-    use crate::wire::page_sender::PageSender;
+    use crate::wire::page_sender::{PageSender, Treatment};
     use livemig_core::units::Bytes;
     use std::io::{Read, Write};
     use std::net::TcpListener;
@@ -247,7 +295,11 @@ mod tests {
 
     fn memory() -> GuestMemory {
         let memory = GuestMemory::allocate(Bytes::from_pages(100), false).unwrap();
-        Content::new(5).with_zero_share(0.3).fill(&memory, 1);
+        Content::new(5).with_zero_share(0.3).with_compressed(0.5).fill(&memory, 1);
+        // One that packing makes no smaller.
+        let mut page = Page::ZERO;
+        Content::new(6).make(PageIndex(85), &mut page);
+        memory.write_page(PageIndex(85), &page);
         memory
     }
 
@@ -261,11 +313,11 @@ mod tests {
     const EXTENTS: [Extent; 2] = [Extent { first: PageIndex(3), pages: 60 }, Extent { first: PageIndex(80), pages: 20 }];
 
     /// The bytes of one frame with these pages.
-    fn frame(memory: &GuestMemory, elide: bool) -> Vec<u8> {
+    fn frame(memory: &GuestMemory, elide: bool, pack: bool) -> Vec<u8> {
         let (out, mut input) = pair();
         let mut writer = FrameWriter::new(out, 1, 1);
         let mut sender = PageSender::new();
-        let size = sender.take(memory, &EXTENTS, elide).unwrap();
+        let size = sender.take(memory, &EXTENTS, Treatment { elide, pack }).unwrap();
         sender.send(memory, &mut writer).unwrap();
         let mut bytes = vec![0; size as usize];
         input.read_exact(&mut bytes).unwrap();
@@ -296,16 +348,20 @@ mod tests {
                 Ok(())
             },
         )?;
-        assert_eq!(arrived * PAGE_SIZE, u64::from(header.data));
+        assert_eq!(arrived, table.runs.iter().filter(|r| !r.zero).map(|r| r.extent.pages).sum::<u64>());
         Ok(table)
     }
 
     #[test]
     fn pages_arrive_whichever_way_they_go() {
         let from = memory();
-        for (elide, in_place) in [(true, true), (true, false), (false, false), (false, true)] {
+        for case in 0..8 {
+            let (elide, in_place, pack) = (case & 1 != 0, case & 2 != 0, case & 4 != 0);
             let into = GuestMemory::allocate(Bytes::from_pages(100), false).unwrap();
-            let table = receive(&frame(&from, elide), &into, in_place).unwrap();
+            let bytes = frame(&from, elide, pack);
+            let table = receive(&bytes, &into, in_place).unwrap();
+            assert_eq!((table.packed, table.sizes.contains(&WHOLE)), (pack, pack));
+            assert!(bytes.len() < 64 * 4096 * if pack { 6 } else { 10 } / 10 || !elide, "{} bytes", bytes.len());
             assert_eq!(table.runs.iter().any(|r| r.zero), elide);
             assert_eq!(table.runs.iter().map(|r| r.extent.pages).sum::<u64>(), 80);
             for index in 0..100 {
@@ -318,23 +374,60 @@ mod tests {
     #[test]
     fn one_flipped_bit_anywhere_in_a_frame_is_found() {
         let from = memory();
-        let bytes = frame(&from, true);
         let into = GuestMemory::allocate(Bytes::from_pages(100), false).unwrap();
-        // Every bit of header and table, and of the data one in 1009, which is prime to everything.
-        let table = (super::super::frame::HEADER + 16 * 40) * 8;
-        for bit in (0..table).chain((table..bytes.len() * 8).step_by(1009)) {
-            let mut damaged = bytes.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(receive(&damaged, &into, bit % 2 == 0).is_err(), "bit {bit}");
+        for pack in [false, true] {
+            let bytes = frame(&from, true, pack);
+            // Every bit of header and table, and of the data one in 1009, which is prime to everything.
+            let table = (super::super::frame::HEADER + 16 * 40) * 8;
+            for bit in (0..table).chain((table..bytes.len() * 8).step_by(1009)) {
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                assert!(receive(&damaged, &into, bit % 2 == 0).is_err(), "bit {bit}");
+            }
+            for cut in [1, 4096, bytes.len() - 60] {
+                assert!(receive(&bytes[..bytes.len() - cut], &into, true).is_err(), "{cut} bytes cut off");
+            }
         }
-        for cut in [1, 4096, bytes.len() - 60] {
-            assert!(receive(&bytes[..bytes.len() - cut], &into, true).is_err(), "{cut} bytes cut off");
+    }
+
+    /// A frame with this table, and so much said to be behind it.
+    fn table(body: &[u8], data: u64) -> Result<Table, WireError> {
+        let header = FrameWriter::new(Vec::new(), 1, 1).header(Kind::Pages, body, data as usize);
+        let bytes = [header.as_slice(), body].concat();
+        let mut reader = FrameReader::new(bytes.as_slice(), MAX_DATA);
+        let header = reader.next()?.expect("no timeout");
+        let mut table = Table::default();
+        table.read(&reader, &header, 100)?;
+        Ok(table)
+    }
+
+    #[test]
+    fn tables_that_do_not_say_what_comes_are_refused() {
+        let entry =
+            |first: u64, count: u32, form: u32| [&first.to_le_bytes()[..], &count.to_le_bytes(), &form.to_le_bytes()].concat();
+        let sizes = |sizes: &[u16]| sizes.iter().flat_map(|size| size.to_le_bytes()).collect::<Vec<u8>>();
+        let packed = |of: &[u16]| [entry(3, 2, 2), sizes(of)].concat();
+        assert_eq!(table(&packed(&[10, 4096]), 10 + 4096 + 16).unwrap().sizes, [10, 4096]);
+        assert_eq!(table(&[entry(3, 2, 1), entry(9, 1, 0)].concat(), 4096 + 8).unwrap().runs.len(), 2);
+        let bad = [
+            (packed(&[10, 4096]), 10 + 4096 + 8),
+            (packed(&[0, 4096]), 4096 + 16),
+            (packed(&[10, 4097]), 10 + 4097 + 16),
+            (packed(&[10]), 10 + 16),
+            (packed(&[10, 10, 10]), 30 + 16),
+            ([packed(&[10, 10]), entry(9, 1, 0)].concat(), 20 + 16 + 4096 + 8),
+            (entry(3, 2, 3), 8192 + 8),
+            (entry(99, 2, 1), 0),
+            (entry(3, 2, 1)[..15].to_vec(), 0),
+        ];
+        for (body, data) in bad {
+            assert!(matches!(table(&body, data), Err(WireError::Malformed(_))), "{body:?}");
         }
     }
 
     #[test]
     fn pages_beyond_memory_are_refused_before_they_are_read() {
-        let bytes = frame(&memory(), true);
+        let bytes = frame(&memory(), true, false);
         let small = GuestMemory::allocate(Bytes::from_pages(99), false).unwrap();
         assert!(matches!(receive(&bytes, &small, true), Err(WireError::Malformed(_))));
     }

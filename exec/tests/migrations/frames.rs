@@ -8,9 +8,8 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// Bytes of a frame's header, of a page, and of the data between two of its checksums.
+/// Bytes of a frame's header.
 const HEADER: usize = 48;
-const PIECE: usize = 64 * 4096;
 /// What source and destination say before frames.
 const FORTH: [usize; 2] = [52, 32];
 const BACK: [usize; 2] = [64, 1];
@@ -174,7 +173,7 @@ impl Carrier<'_> {
         let mut bytes = self.read(HEADER)?;
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
         let (body, data) = (word(20), word(24));
-        let rest = self.read(body + data + 8 * data.div_ceil(PIECE))?;
+        let rest = self.read(body + data)?;
         bytes.extend(rest);
         Ok(Frame { bytes, body })
     }
