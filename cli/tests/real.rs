@@ -96,12 +96,15 @@ fn changed(directory: &Path, changes: &[(&str, &str)]) -> String {
 #[test]
 fn what_real_guests_cannot_do_is_said_before_anything_is_done() {
     let directory = tempfile::tempdir().unwrap();
-    let path = changed(directory.path(), &[(r#"["pre-copy", "post-copy"]"#, r#"["pre-copy", "traffic-sensitive"]"#)]);
+    let path = changed(
+        directory.path(),
+        &[(r#"["pre-copy", "post-copy"]"#, r#"["pre-copy", { name = "wide", preset = "pre-copy", streams = 2, threads = 3 }]"#)],
+    );
     for check in [&["--check"][..], &[]] {
         let output = livemig(&[&["exec", &path][..], check].concat());
         let errors = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{errors}");
-        assert!(errors.contains("strategy `traffic-sensitive`") && output.stdout.is_empty(), "{errors}");
+        assert!(errors.contains("strategy `wide`: there is one thread per stream") && output.stdout.is_empty(), "{errors}");
     }
     let output = livemig(&["exec", scenario().to_str().unwrap(), "--check"]);
     assert_eq!(output.status.code(), Some(0));

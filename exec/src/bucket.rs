@@ -11,6 +11,7 @@ const BURST: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Bucket {
     rate: Rate,
+    burst: Duration,
     /// Negative after more was sent than was there: a page that somebody waits for does not wait, what follows makes up for it.
     tokens: f64,
     since: Instant,
@@ -18,12 +19,17 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     pub(crate) fn new(rate: Rate, now: Instant) -> Bucket {
-        Bucket { rate, tokens: 0.0, since: now }
+        Bucket { rate, burst: BURST, tokens: 0.0, since: now }
+    }
+
+    /// One whose sender may have been idle for so long and make up for it.
+    pub(crate) fn lenient(rate: Rate, now: Instant, burst: Duration) -> Bucket {
+        Bucket { burst, ..Bucket::new(rate, now) }
     }
 
     /// How long until something may be sent; zero when it may be now.
     pub(crate) fn wait(&mut self, now: Instant) -> Duration {
-        let most = self.rate.0 * BURST.as_secs_f64();
+        let most = self.rate.0 * self.burst.as_secs_f64();
         self.tokens = (self.tokens + self.rate.0 * now.saturating_duration_since(self.since).as_secs_f64()).min(most);
         self.since = now;
         if self.tokens >= 0.0 {

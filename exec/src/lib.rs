@@ -14,6 +14,7 @@
 //! | `destination` | connections, pages that arrive, missing pages, orders carried out once |
 //! | `intermediary` | pages of others, kept until their destination has fetched them |
 //! | `net` | hosts in network namespaces, with the NICs of the scenario |
+//! | `traffic` | network traffic of guests and hosts, which competes with migrations |
 //! | `tls` | connections between machines, by which each end proves who it is |
 //! | `wire` | frames, checksums, handshake, messages |
 //! | [`guest`] | a bare guest under KVM: run, pause, throttle, save, restore, count |
@@ -65,6 +66,7 @@ pub mod replay;
 pub mod run;
 mod source;
 mod tls;
+mod traffic;
 pub mod verify;
 mod wire;
 

@@ -3,27 +3,10 @@
 use crate::engine::{Engine, Happening};
 use crate::fidelity::Fidelity;
 use livemig_core::machine::{Migration, Phase};
-use livemig_core::policy::selection::{Interfaces, Load, Moving};
-use livemig_core::units::{Rate, Span, Time};
+use livemig_core::policy::selection::{End, Interfaces, Leaving, Measured, Moving};
+use livemig_core::units::{Span, Time};
 use livemig_core::vocabulary::Event;
-use livemig_models::world::{Endpoint, HostId, VmId};
-use std::collections::{BTreeMap, BTreeSet};
-
-/// What guests and hosts send and receive beyond their own host, in bytes per second.
-#[derive(Debug, Default)]
-pub(crate) struct Measured {
-    /// By VM.
-    pub(crate) guests: BTreeMap<u32, Both>,
-    /// Beside their guests, by host.
-    pub(crate) hosts: BTreeMap<u32, Both>,
-}
-
-/// A rate for each direction.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Both {
-    pub(crate) tx: f64,
-    pub(crate) rx: f64,
-}
+use livemig_models::world::{Endpoint, HostId};
 
 impl<F: Fidelity> Engine<'_, F> {
     /// Schedules the beginnings of the windows in which rates are measured.
@@ -75,12 +58,7 @@ impl<F: Fidelity> Engine<'_, F> {
             if from == to || rate <= 0.0 {
                 continue;
             }
-            if let Some(both) = measured.of(flow.from) {
-                both.tx += rate;
-            }
-            if let Some(both) = measured.of(flow.to) {
-                both.rx += rate;
-            }
+            measured.add(end(flow.from), end(flow.to), rate);
         }
         measured
     }
@@ -125,8 +103,13 @@ impl<F: Fidelity> Engine<'_, F> {
         }
     }
 
-    /// What the choice between techniques depends on: the migrations' guests, and what else uses the NICs. All NICs of a host count as one.
+    /// What the choice between techniques depends on: the migrations' guests, and what else uses the NICs.
     fn situation(&self, together: &[u32]) -> (Vec<Moving>, Interfaces) {
+        let leaving = |&m: &u32| {
+            let drive = &self.drives[m as usize];
+            Leaving { guest: drive.vm.0, source: drive.source.0, destination: drive.destination.0 }
+        };
+        let leaving: Vec<Leaving> = together.iter().map(leaving).collect();
         // Migrations of a drain begin at any time: the last whole window counts, and is summed up once.
         let until_now;
         let measured = if self.world.drain.is_some() {
@@ -135,48 +118,15 @@ impl<F: Fidelity> Engine<'_, F> {
             until_now = self.measured();
             &until_now
         };
-        let (mut sources, mut destinations): (BTreeMap<u32, f64>, BTreeMap<u32, f64>) = Default::default();
-        for &m in together {
-            let drive = &self.drives[m as usize];
-            let beside = |host: HostId| measured.hosts.get(&host.0).copied().unwrap_or_default();
-            sources.insert(drive.source.0, beside(drive.source).tx);
-            destinations.insert(drive.destination.0, beside(drive.destination).rx);
-        }
-        let moves: BTreeSet<VmId> = together.iter().map(|&m| self.drives[m as usize].vm).collect();
-        let rest = |host: u32| {
-            let staying = self.cores[host as usize].guests().iter().filter(|vm| !moves.contains(vm));
-            staying.filter_map(|vm| measured.guests.get(&vm.0))
-        };
-        for (&host, out) in &mut sources {
-            *out += rest(host).map(|both| both.tx).sum::<f64>();
-        }
-        for (&host, into) in &mut destinations {
-            *into += rest(host).map(|both| both.rx).sum::<f64>();
-        }
-        let (from, to): (Vec<u32>, Vec<u32>) = (sources.keys().copied().collect(), destinations.keys().copied().collect());
-        let place = |of: &[u32], host: HostId| of.binary_search(&host.0).expect("every end was entered") as u32;
-        let one = |&m: &u32| {
-            let drive = &self.drives[m as usize];
-            let both = measured.guests.get(&drive.vm.0).copied().unwrap_or_default();
-            Moving {
-                source: place(&from, drive.source),
-                destination: place(&to, drive.destination),
-                load: Load::measured(Rate(both.tx), Rate(both.rx)),
-            }
-        };
-        let moving = together.iter().map(one).collect();
-        let outgoing = sources.values().map(|&out| Load::measured(Rate(out), Rate::ZERO).tx).collect();
-        let incoming = destinations.values().map(|&into| Load::measured(Rate::ZERO, Rate(into)).rx).collect();
-        (moving, Interfaces { outgoing, incoming })
+        measured.situation(&leaving, |host| self.cores[host as usize].guests().iter().map(|vm| vm.0))
     }
 }
 
-impl Measured {
-    fn of(&mut self, end: Endpoint) -> Option<&mut Both> {
-        match end {
-            Endpoint::Vm(vm) => Some(self.guests.entry(vm.0).or_default()),
-            Endpoint::Host(host) => Some(self.hosts.entry(host.0).or_default()),
-            Endpoint::Outside => None,
-        }
+/// The end of a flow, as the core counts them.
+fn end(of: Endpoint) -> End {
+    match of {
+        Endpoint::Vm(vm) => End::Guest(vm.0),
+        Endpoint::Host(host) => End::Host(host.0),
+        Endpoint::Outside => End::Outside,
     }
 }

@@ -11,7 +11,7 @@ use livemig_core::units::{Span, Time};
 use livemig_exec::Net;
 use livemig_exec::run::{Launch, MigrationResult, Options};
 use livemig_models::world::{Scenario, World};
-use livemig_sim::RunResult;
+use livemig_sim::{FlowResult, RunResult};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -76,6 +76,7 @@ struct Machine {
 struct Facts {
     clock_error: Span,
     migrations: Vec<Value>,
+    traffic: Vec<Value>,
 }
 
 impl Machine {
@@ -113,9 +114,12 @@ impl Executor for Machine {
         facts.clock_error = facts.clock_error.max(ran.clock_error);
         facts.migrations.extend(ran.migrations.iter().map(|m| fact(&point.world, &strategy.name, job, m)));
         let complaints = ran.migrations.iter().filter_map(|m| complaint(&point.world, m)).collect();
+        facts.traffic.extend(ran.flows.iter().map(|flow| traffic(&strategy.name, job, flow)));
         let migrations = ran.migrations.into_iter().map(simulated).collect();
+        let listed = ran.flows.into_iter().filter(|flow| flow.listed);
+        let flows = listed.map(|flow| FlowResult { name: flow.name, mean: flow.mean, before: flow.before }).collect();
         let ended = Time::ZERO + ran.ended;
-        Ok(Run { result: RunResult { migrations, flows: Vec::new(), drain: None, ended, events: 0 }, complaints })
+        Ok(Run { result: RunResult { migrations, flows, drain: None, ended, events: 0 }, complaints })
     }
 
     fn facts(&self) -> Vec<(&'static str, Value)> {
@@ -129,6 +133,7 @@ impl Executor for Machine {
             ("net", net.into()),
             ("clock_error_s", facts.clock_error.as_secs_f64().into()),
             ("migrations", facts.migrations.clone().into()),
+            ("traffic", facts.traffic.clone().into()),
         ]
     }
 }
@@ -148,6 +153,18 @@ fn fact(world: &World, strategy: &str, job: &Job, m: &MigrationResult) -> Value 
         "gap_without_migration_s": m.baseline_gap.map(Span::as_secs_f64),
         "lost_pages": m.lost_pages,
         "commands_replayed": m.commands,
+    })
+}
+
+/// What the manifest says of traffic that got through, in bytes per second.
+fn traffic(strategy: &str, job: &Job, flow: &livemig_exec::run::FlowResult) -> Value {
+    json!({
+        "point": job.point,
+        "replicate": job.replicate,
+        "strategy": strategy,
+        "flow": flow.name,
+        "mean_rate": flow.mean.0,
+        "mean_rate_before": flow.before.map(|rate| rate.0),
     })
 }
 

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::error::ExecError;
 use crate::guest::Guest;
 use crate::memory::GuestMemory;
+use crate::traffic::Arrivals;
 use livemig_core::units::Bytes;
 use std::collections::BTreeMap;
 use std::io;
@@ -37,11 +38,13 @@ pub(crate) struct Guests {
     all: Mutex<BTreeMap<u32, Arc<Hosted>>>,
     clock: Mutex<Clock>,
     reports: Reports,
+    /// What has come for them, and for the host, over the network.
+    pub(crate) arrivals: Arrivals,
 }
 
 impl Guests {
     pub(crate) fn new(reports: Reports) -> Guests {
-        Guests { all: Mutex::default(), clock: Mutex::new(Clock::starting_now()), reports }
+        Guests { all: Mutex::default(), clock: Mutex::new(Clock::starting_now()), reports, arrivals: Arrivals::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Hosted>>> {
@@ -111,6 +114,10 @@ impl Guests {
                 let (at, steps) = (clock.now(), guest.counters().iter().sum());
                 self.reports.send(FromAgent::Sample { vm, at, steps });
             }
+        }
+        let (at, flows) = (clock.now(), self.arrivals.news());
+        if !flows.is_empty() {
+            self.reports.send(FromAgent::Arrived { at, flows });
         }
         self.reports.send(FromAgent::Alive);
     }

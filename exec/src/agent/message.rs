@@ -1,11 +1,12 @@
 //! What a coordinator and its agents say to each other, in [frames](crate::wire).
 
+use crate::traffic::Flow;
 use crate::verify::Report;
 use crate::wire::auth::Key;
 use crate::wire::dial::Way;
 use livemig_core::conductor::Remainder;
 use livemig_core::ledger::Observation;
-use livemig_core::strategy::Spec;
+use livemig_core::strategy::{Spec, Technique};
 use livemig_core::units::{Bytes, Rate, Span, Time};
 use livemig_core::vocabulary::Peer;
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,12 @@ pub(crate) enum ToAgent {
     Verify { vm: u32 },
     /// Drop the guest.
     Forget { vm: u32 },
+    /// The technique of a migration has been chosen.
+    Selected { session: u32, technique: Technique },
+    /// This flow begins at this host from now on, if it did not, and goes where this says.
+    OpenFlow(Box<Flow>),
+    /// It does not begin here any more.
+    CloseFlow { flow: u32 },
 }
 
 /// What a host has for others.
@@ -120,6 +127,8 @@ pub(crate) enum FromAgent {
     Warning { text: String },
     /// Still here.
     Alive,
+    /// So many bytes of these flows have come to this host until now.
+    Arrived { at: Time, flows: Vec<(u32, u64)> },
 }
 
 /// What went in and out of a migration, encoded by postcard, so that it can be compared byte by byte.

@@ -23,6 +23,7 @@ use crate::memory::GuestMemory;
 use crate::replay::Replay;
 use crate::source::Outgoing;
 use crate::tls::Security;
+use crate::traffic::Taps;
 use crate::verify::verify;
 use crate::wire::WireError;
 use crate::wire::auth::Key;
@@ -80,9 +81,11 @@ pub fn serve_inherited_with(inherited: &Inherited) -> Result<(), ExecError> {
 /// Serves a coordinator until it hangs up.
 fn serve(input: impl Read, output: impl Write + Send + 'static, inherited: Inherited) -> Result<(), WireError> {
     let reports = Reports::start(output)?;
+    let guests = Arc::new(Guests::new(reports.clone()));
     let mut agent = Agent {
         clock: Clock::starting_now(),
-        guests: Arc::new(Guests::new(reports.clone())),
+        taps: Taps::new(guests.clone(), inherited.security.clone()),
+        guests,
         outgoing: BTreeMap::new(),
         reception: None,
         intermediary: None,
@@ -107,6 +110,7 @@ struct Agent {
     outgoing: BTreeMap<u32, Outgoing>,
     reception: Option<Reception>,
     intermediary: Option<Arc<Intermediary>>,
+    taps: Taps,
     reports: Reports,
     inherited: Inherited,
 }
@@ -168,6 +172,12 @@ impl Agent {
             ToAgent::Forget { vm } => {
                 self.guests.forget(vm);
                 FromAgent::Done
+            }
+            ToAgent::Selected { session, technique } => return self.tell(session, Event::Selected(technique)),
+            ToAgent::OpenFlow(flow) => return self.taps.open(*flow),
+            ToAgent::CloseFlow { flow } => {
+                self.taps.close(flow);
+                return Ok(());
             }
         };
         self.reports.send(answer);

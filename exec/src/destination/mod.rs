@@ -145,6 +145,11 @@ fn receive(
     if let Role::Stage | Role::Fetch { .. } = greeting.role {
         return intermediary.serve(stream, greeting);
     }
+    if let Role::Traffic { to_guest } = greeting.role {
+        auth::welcome(&mut stream, true)?;
+        let (to, guests) = (to_guest.then_some(greeting.epoch), &setup.guests);
+        return guests.arrivals.receive(stream, greeting.session, to, guests);
+    }
     let session = {
         let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
         // What has ended and left nothing is forgotten.

@@ -123,7 +123,7 @@ impl Session {
                 self.ask_again(&writer).and_then(|()| self.serve_pages(&mut reader, &writer, greeting))
             }
             Role::Stream(_) => self.serve_pages(&mut reader, &writer, greeting),
-            Role::Stage | Role::Fetch { .. } => Err(WireError::Malformed("role")),
+            Role::Stage | Role::Fetch { .. } | Role::Traffic { .. } => Err(WireError::Malformed("role")),
         };
         // One connection that is broken takes the others of its epoch with it: the source sets all of them up again.
         let mut connections = self.connections();

@@ -10,6 +10,7 @@
 
 mod boot;
 mod code;
+mod doorbell;
 pub(crate) mod program;
 mod spec;
 mod state;
@@ -17,6 +18,7 @@ mod throttle;
 mod vcpu;
 mod zipf;
 
+pub(crate) use doorbell::Doorbell;
 pub use spec::{GuestSpec, MAX_MEMORY, MAX_PHASES, MAX_REGIONS, MAX_VCPUS, Phase, Region};
 pub use state::GuestState;
 pub use vcpu::PhaseChange;
@@ -166,6 +168,11 @@ impl Guest {
     #[must_use]
     pub fn counters(&self) -> Vec<u64> {
         (0..self.vcpus.len()).map(|v| self.boot.read_control(v, control::STEPS)).collect()
+    }
+
+    /// What its network traffic goes on by: the doorbell of its first vCPU.
+    pub(crate) fn doorbell(&self) -> Arc<Doorbell> {
+        self.vcpus[0].shared.doorbell()
     }
 
     /// Lets the vCPUs run.

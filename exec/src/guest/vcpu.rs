@@ -6,6 +6,7 @@
 
 use super::boot::{Boot, control};
 use super::code::{PORT_SLEEP, PORT_STAMP};
+use super::doorbell::Doorbell;
 use crate::error::ExecError;
 use crate::memory::GuestMemory;
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -69,6 +70,7 @@ pub(super) struct Shared {
     start_tsc: AtomicU64,
     wanted_phase: AtomicU32,
     longest_gap: AtomicU64,
+    doorbell: Arc<Doorbell>,
 }
 
 // SAFETY: the raw pointer is only used as a shared atomic byte, which is what the kernel reads it as.
@@ -111,6 +113,7 @@ impl Vcpu {
             start_tsc: AtomicU64::new(0),
             wanted_phase: AtomicU32::new(NO_PHASE),
             longest_gap: AtomicU64::new(0),
+            doorbell: Arc::default(),
         });
         let of_thread = shared.clone();
         let body = move || {
@@ -230,6 +233,10 @@ impl Shared {
         lock(&self.wishes).changes = changes;
     }
 
+    pub(super) fn doorbell(&self) -> Arc<Doorbell> {
+        self.doorbell.clone()
+    }
+
     /// The longest interval between two stamps since the last call, in ticks.
     pub(super) fn take_longest_gap(&self) -> u64 {
         self.longest_gap.swap(0, Ordering::Relaxed)
@@ -325,7 +332,9 @@ impl Shared {
     fn stamp(&self) {
         let now = self.boot.read_control(self.index, control::NOW);
         let last = self.boot.read_control(self.index, control::LAST);
-        self.longest_gap.fetch_max(now.saturating_sub(last), Ordering::Relaxed);
+        let ticks = now.saturating_sub(last);
+        self.longest_gap.fetch_max(ticks, Ordering::Relaxed);
+        self.doorbell.ring(Duration::from_nanos(self.boot.span(ticks).0));
 
         let mut wishes = lock(&self.wishes);
         let current = wishes.changes.last().map_or(0, |change| change.phase);

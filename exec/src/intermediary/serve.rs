@@ -21,7 +21,7 @@ impl Intermediary {
         let welcome = match greeting.role {
             Role::Stage => deposit.admit_source(&stream, greeting.epoch)?,
             Role::Fetch { .. } => deposit.admit_destination(&stream)?,
-            Role::Control | Role::Fault | Role::Stream(_) => return Err(WireError::Malformed("role")),
+            Role::Control | Role::Fault | Role::Stream(_) | Role::Traffic { .. } => return Err(WireError::Malformed("role")),
         };
         auth::welcome(&mut stream, welcome)?;
         if !welcome {
@@ -31,7 +31,7 @@ impl Intermediary {
         let out = FrameWriter::new(stream.try_clone()?, greeting.session, greeting.epoch);
         let served = match greeting.role {
             Role::Fetch { urgent } => self.hand_out(&deposit, FrameReader::new(stream, 0), out, urgent, greeting),
-            Role::Stage | Role::Control | Role::Fault | Role::Stream(_) => {
+            Role::Stage | Role::Control | Role::Fault | Role::Stream(_) | Role::Traffic { .. } => {
                 self.take_in(&deposit, FrameReader::new(stream, MAX_DATA), out, greeting)
             }
         };

@@ -102,22 +102,28 @@ impl Fabric {
     }
 }
 
+/// A host with one NIC, which is never a bottleneck.
+pub(crate) fn unlimited(name: &str) -> Host {
+    Host {
+        name: name.to_owned(),
+        role: Role::Host,
+        rack: None,
+        nics: vec![Nic { rate: Rate(f64::INFINITY), goodput: 1.0 }],
+        cores: 1,
+        memory: None,
+        reception: None,
+        swap: Rate(0.0),
+        service: None,
+        storage: None,
+    }
+}
+
 /// Whether networks can be made here: makes one and drops it.
 ///
 /// # Errors
 /// What is missing.
 pub(crate) fn try_out() -> Result<(), ExecError> {
-    let host = Host {
-        name: String::new(),
-        role: Role::Host,
-        rack: None,
-        nics: vec![Nic { rate: Rate(1e9), goodput: 1.0 }],
-        cores: 1,
-        memory: None,
-        reception: Some(Rate(1e8)),
-        swap: Rate(0.0),
-        service: None,
-        storage: None,
-    };
+    let nics = vec![Nic { rate: Rate(1e9), goodput: 1.0 }];
+    let host = Host { nics, reception: Some(Rate(1e8)), ..unlimited("") };
     Fabric::build(&[&host, &host], &[]).map(drop)
 }

@@ -57,8 +57,11 @@ impl Script {
         let _ = writeln!(self.ip, "{command}");
     }
 
-    /// What leaves by this device is limited.
+    /// What leaves by this device is limited, unless the rate has no bound.
     fn limit(&mut self, device: &str, rate: Rate) {
+        if rate.0.is_infinite() {
+            return;
+        }
         let bits = ((rate.0 * 8.0).round() as u64).max(8);
         let burst = ((rate.0 * BURST) as u64).max(LEAST.0);
         let queue = burst + ((rate.0 * QUEUE) as u64).max(LEAST.1);
@@ -148,21 +151,11 @@ fn address(number: u32) -> Ipv4Addr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use livemig_models::world::{Nic, Role};
+    use livemig_models::world::Nic;
 
     fn host(mbits: &[f64], rack: Option<u32>, reception: Option<f64>) -> Host {
-        Host {
-            name: String::new(),
-            role: Role::Host,
-            rack,
-            nics: mbits.iter().map(|&rate| Nic { rate: mbit(rate), goodput: 1.0 }).collect(),
-            cores: 1,
-            memory: None,
-            reception: reception.map(mbit),
-            swap: Rate(0.0),
-            service: None,
-            storage: None,
-        }
+        let nics = mbits.iter().map(|&rate| Nic { rate: mbit(rate), goodput: 1.0 }).collect();
+        Host { rack, nics, reception: reception.map(mbit), ..crate::net::unlimited("") }
     }
 
     fn mbit(rate: f64) -> Rate {
@@ -191,6 +184,14 @@ mod tests {
         assert_eq!(plan.hosts[1].addresses, [Ipv4Addr::new(10, 0, 0, 3)]);
         assert!(plan.switch.ip.contains("link add h0n1 type veth peer name eth1 netns /ns/0\n"), "{}", plan.switch.ip);
         assert!(plan.hosts[0].script.ip.contains("rule add from 10.0.0.2 table 101\n"), "{}", plan.hosts[0].script.ip);
+    }
+
+    #[test]
+    fn what_is_outside_is_no_bottleneck() {
+        let plan = plan(&[host(&[100.0], None, None), crate::net::unlimited("outside")], &[]);
+        assert!(plan.switch.ip.contains("link set h1n0 master core up"), "{}", plan.switch.ip);
+        assert!(!plan.switch.tc.contains("h1n0") && plan.hosts[1].script.tc.is_empty(), "{}", plan.switch.tc);
+        assert!(plan.switch.tc.contains("h0n0") && !plan.hosts[0].script.tc.is_empty());
     }
 
     #[test]

@@ -5,8 +5,14 @@ use crate::agent::message::Limits;
 use crate::error::ExecError;
 use crate::guest::GuestSpec;
 use crate::net::Net;
-use livemig_core::units::{Span, Time};
-use livemig_models::world::{HostId, Incident, Role, Strategy, VmId, World};
+use livemig_core::policy::selection;
+use livemig_core::units::{Rate, Span, Time};
+use livemig_models::world::{Endpoint, HostId, Incident, Role, ScheduledEvent, Strategy, Traffic, VmId, World};
+
+/// The name of the host that stands for everything outside of the scenario.
+pub(super) const OUTSIDE: &str = "outside";
+/// Flows of traffic in a run: each is a thread at either end.
+const MOST_FLOWS: usize = 256;
 
 /// A host with an agent of its own.
 #[derive(Clone, Debug)]
@@ -34,8 +40,36 @@ pub(super) struct Move {
     pub(super) at: Span,
 }
 
-/// Something that goes wrong, by the index of a host or of a migration.
+/// An end of traffic, by the index of a guest or a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Guest(usize),
+    Host(usize),
+}
+
+/// Traffic from one end to another.
+#[derive(Clone, Debug)]
+pub(super) struct Stream {
+    pub(super) name: String,
+    /// It is a flow of the scenario's list, and not a guest's own traffic.
+    pub(super) listed: bool,
+    pub(super) from: End,
+    pub(super) to: End,
+    /// What is offered; `None` for as much as gets through.
+    pub(super) rate: Option<Rate>,
+    /// For how long from the first request on its mean is taken.
+    pub(super) measured_for: Option<Span>,
+}
+
+impl Stream {
+    /// A guest's own traffic.
+    fn own(guest: &str, way: &str, (from, to): (End, End), rate: Rate) -> Stream {
+        Stream { name: format!("{guest} {way}"), listed: false, from, to, rate: Some(rate), measured_for: None }
+    }
+}
+
+/// Something that goes wrong or changes, by the index of a host, of a migration or of a flow.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Mishap {
     Kill(usize),
     /// The host's cables are pulled.
@@ -43,10 +77,12 @@ pub(super) enum Mishap {
     /// They are plugged in again.
     Restore(usize),
     Cancel(usize),
+    /// So much is offered by a flow from now on.
+    Offer(usize, Rate),
 }
 
 /// Who takes part.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Cast {
     pub(super) hosts: Vec<Host>,
     pub(super) guests: Vec<Guest>,
@@ -57,6 +93,10 @@ pub(super) struct Cast {
     pub(super) windows: bool,
     /// In the order of time.
     pub(super) mishaps: Vec<(Span, Mishap)>,
+    /// Guests' own traffic first, then the scenario's flows.
+    pub(super) flows: Vec<Stream>,
+    /// The host that stands for everything outside of the scenario, behind those that are in it.
+    pub(super) outside: Option<usize>,
 }
 
 impl Cast {
@@ -72,9 +112,6 @@ impl Cast {
         let Some(first) = world.moves.iter().map(|m| m.at).min() else {
             return refuse("the scenario has no migration".to_owned());
         };
-        if strategy.spec.selection.is_some() {
-            return refuse(format!("strategy `{}`: a selection by traffic is simulated only", strategy.name));
-        }
         if strategy.spec.transfer.dedup {
             return refuse(format!("strategy `{}`: deduplication is simulated only", strategy.name));
         }
@@ -98,8 +135,7 @@ impl Cast {
         // With range locks nobody waits for another's mapping, which memory that is mapped once comes to; without, the kernel's lock of
         // the address space is what threads with tasks of their own compete for.
         let windows = channels.tasks.is_some() && strategy.spec.transfer.streams > 1 && !channels.range_lock;
-        let mut cast =
-            Cast { hosts: Vec::new(), guests: Vec::new(), moves: Vec::new(), via: Vec::new(), windows, mishaps: Vec::new() };
+        let mut cast = Cast { windows, ..Cast::default() };
         for (index, vm) in (0..).zip(&world.vms) {
             let (host, seed) = (cast.host(world, vm.host), crate::mix::mix(seed ^ crate::mix::mix(u64::from(index))));
             cast.guests.push(Guest { vm: VmId(index), host, spec: GuestSpec::from_vm(vm, seed)? });
@@ -114,6 +150,7 @@ impl Cast {
             let via = stages.iter().map(|&host| cast.host(world, host)).collect();
             cast.via.push(via);
         }
+        cast.add_flows(world, options)?;
         for event in &world.events {
             let mishap = match &event.what {
                 Incident::Fail(host) => cast.index(*host).map(Mishap::Kill),
@@ -123,7 +160,12 @@ impl Cast {
                 Incident::Cut(host) => cast.index(*host).map(Mishap::Cut),
                 Incident::Restore(host) => cast.index(*host).map(Mishap::Restore),
                 Incident::Cancel(vm) => cast.under_way(*vm, real(event.at)).map(Mishap::Cancel),
-                Incident::Workload(..) | Incident::Traffic(..) => {
+                Incident::Traffic(vm, traffic) => {
+                    let offers = cast.offers(*vm, *traffic);
+                    cast.mishaps.extend(offers.into_iter().flatten().map(|offer| (real(event.at), offer)));
+                    None
+                }
+                Incident::Workload(..) => {
                     return refuse("the load of a guest changes with its workload's phases, not by an [[event]]".to_owned());
                 }
             };
@@ -131,6 +173,90 @@ impl Cast {
         }
         cast.mishaps.sort_by_key(|(at, _)| *at);
         Ok(cast)
+    }
+
+    /// Traffic, and the host outside if any of it goes or comes there.
+    fn add_flows(&mut self, world: &World, options: &Options) -> Result<(), ExecError> {
+        let refuse = |what: String| Err(ExecError::Run(format!("real mode: {what}")));
+        for (guest, vm) in world.vms.iter().enumerate() {
+            let later = |event: &ScheduledEvent| match event.what {
+                Incident::Traffic(changed, traffic) if changed.0 as usize == guest => Some(traffic),
+                _ => None,
+            };
+            let ever: Vec<Traffic> = std::iter::once(vm.traffic).chain(world.events.iter().filter_map(later)).collect();
+            let inside = End::Guest(guest);
+            if ever.iter().any(|traffic| traffic.tx > Rate::ZERO) {
+                let outside = End::Host(self.outside(world));
+                self.flows.push(Stream::own(&vm.name, "tx", (inside, outside), vm.traffic.tx));
+            }
+            if ever.iter().any(|traffic| traffic.rx > Rate::ZERO) {
+                let outside = End::Host(self.outside(world));
+                self.flows.push(Stream::own(&vm.name, "rx", (outside, inside), vm.traffic.rx));
+            }
+        }
+        for flow in &world.flows {
+            if flow.weight != 1.0 {
+                return refuse(format!("flow `{}`: it is one TCP connection and has a weight of 1", flow.name));
+            }
+            if options.net == Net::Loopback && flow.rate.is_none() {
+                return refuse(format!(
+                    "flow `{}`: without a rate it would take all of loopback; hosts in namespaces have NICs",
+                    flow.name
+                ));
+            }
+            let (from, to) = (self.end(world, flow.from), self.end(world, flow.to));
+            let (name, rate, measured_for) = (flow.name.clone(), flow.rate, flow.measured_for);
+            self.flows.push(Stream { name, listed: true, from, to, rate, measured_for });
+        }
+        if self.flows.len() > MOST_FLOWS {
+            return refuse(format!("{} flows of traffic, where {MOST_FLOWS} is the most", self.flows.len()));
+        }
+        Ok(())
+    }
+
+    /// What changes when a guest's own traffic does.
+    fn offers(&self, vm: VmId, traffic: Traffic) -> [Option<Mishap>; 2] {
+        let inside = End::Guest(vm.0 as usize);
+        let own = |of: fn(&Stream) -> End| self.flows.iter().position(|flow| !flow.listed && of(flow) == inside);
+        let offer = |flow: Option<usize>, rate| flow.map(|flow| Mishap::Offer(flow, rate));
+        [offer(own(|flow| flow.from), traffic.tx), offer(own(|flow| flow.to), traffic.rx)]
+    }
+
+    fn end(&mut self, world: &World, end: Endpoint) -> End {
+        match end {
+            Endpoint::Vm(vm) => End::Guest(vm.0 as usize),
+            Endpoint::Host(host) => End::Host(self.host(world, host)),
+            Endpoint::Outside => End::Host(self.outside(world)),
+        }
+    }
+
+    /// The index of the host outside, which is made part of the cast if it was not.
+    fn outside(&mut self, world: &World) -> usize {
+        *self.outside.get_or_insert_with(|| {
+            let id = HostId(u32::try_from(world.hosts.len()).unwrap_or(u32::MAX));
+            self.hosts.push(Host { id, name: OUTSIDE.to_owned(), limits: Limits::default() });
+            self.hosts.len() - 1
+        })
+    }
+
+    /// Whether traffic may come to a host.
+    pub(super) fn is_reached_by_traffic(&self, host: usize) -> bool {
+        self.flows.iter().any(|flow| match flow.to {
+            End::Host(to) => to == host,
+            End::Guest(guest) => {
+                let vm = self.guests[guest].vm;
+                self.guests[guest].host == host || self.moves.iter().any(|m| m.vm == vm && m.to == host)
+            }
+        })
+    }
+
+    /// An end by the scenario's numbers.
+    pub(super) fn counted(&self, end: End) -> selection::End {
+        match end {
+            End::Guest(guest) => selection::End::Guest(self.guests[guest].vm.0),
+            End::Host(host) if self.outside == Some(host) => selection::End::Outside,
+            End::Host(host) => selection::End::Host(self.hosts[host].id.0),
+        }
     }
 
     /// The index of the migration of a VM that was requested last.

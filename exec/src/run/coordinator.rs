@@ -3,6 +3,7 @@
 use super::cast::{Cast, Mishap, Move};
 use super::launch::{Agent, News, set_clock, unexpected};
 use super::shadow::Shadow;
+use super::traffic::Flows;
 use super::work::Work;
 use super::{MigrationResult, Options, RunResult};
 use crate::agent::message::{FromAgent, Migrate, ToAgent};
@@ -12,6 +13,7 @@ use crate::net::Fabric;
 use crate::wire::auth::Key;
 use crate::wire::dial::Way;
 use livemig_core::machine::Phase;
+use livemig_core::strategy::Technique;
 use livemig_core::units::{Span, Time};
 use livemig_models::world::Strategy;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -33,13 +35,15 @@ pub(super) struct Course {
     /// The guest has been seen at the destination: what the source counts is not its progress any more.
     pub(super) moved: bool,
     pub(super) lost_pages: u64,
+    /// What a selection has chosen.
+    pub(super) technique: Option<Technique>,
 }
 
 /// A run under way.
 #[derive(Debug)]
 pub(super) struct Coordinator<'a> {
     pub(super) cast: &'a Cast,
-    strategy: &'a Strategy,
+    pub(super) strategy: &'a Strategy,
     pub(super) options: &'a Options,
     pub(super) clock: Clock,
     pub(super) agents: Vec<Agent>,
@@ -55,7 +59,10 @@ pub(super) struct Coordinator<'a> {
     /// Where hosts that take guests in are reached, and those that stage pages, and the key that they ask for.
     destinations: Vec<Option<Way>>,
     stages: Vec<Option<Way>>,
-    key: Option<Key>,
+    pub(super) key: Option<Key>,
+    /// Where hosts are reached, those that take anything in, whatever route migrations take.
+    pub(super) doors: Vec<Option<Way>>,
+    pub(super) flows: Flows,
     /// Since when every guest runs.
     began: Time,
 }
@@ -88,6 +95,7 @@ impl<'a> Coordinator<'a> {
                 baseline_gap: None,
                 moved: false,
                 lost_pages: 0,
+                technique: None,
             }
         });
         let strikes = options.strikes.iter().filter_map(|&(phase, host)| Some((phase, cast.index(host)?)));
@@ -107,6 +115,8 @@ impl<'a> Coordinator<'a> {
             destinations: Vec::new(),
             stages: Vec::new(),
             key: None,
+            doors: Vec::new(),
+            flows: Flows::of(cast, strategy.spec.selection.map_or(Span::ZERO, |policy| policy.window())),
             began: Time::ZERO,
         };
         coordinator.set_up()?;
@@ -123,6 +133,7 @@ impl<'a> Coordinator<'a> {
         let key = Key::generate().map_err(|source| ExecError::Kernel { call: "reading random bytes", source })?;
         self.destinations = vec![None; self.agents.len()];
         self.stages = vec![None; self.agents.len()];
+        self.doors = vec![None; self.agents.len()];
         let through = |route: Option<&super::Route>, way: &Way| match route {
             Some(route) => Way { to: route(way.to), ..way.clone() },
             None => way.clone(),
@@ -130,8 +141,9 @@ impl<'a> Coordinator<'a> {
         for index in 0..self.agents.len() {
             let takes_in = self.cast.moves.iter().any(|m| m.to == index);
             let stages = self.cast.via.iter().any(|via| via.contains(&index));
-            if takes_in || stages {
+            if takes_in || stages || self.cast.is_reached_by_traffic(index) {
                 let way = self.listen_at(index, key)?;
+                self.doors[index] = Some(way.clone());
                 self.destinations[index] = takes_in.then(|| through(self.options.route.as_ref(), &way));
                 self.stages[index] = stages.then(|| through(self.options.via_route.as_ref(), &way));
             }
@@ -141,15 +153,22 @@ impl<'a> Coordinator<'a> {
         }
         self.key = Some(key);
         self.began = self.clock.now();
-        Ok(())
+        self.flows.begin(self.began);
+        self.open_flows()
     }
 
     /// Follows the run to its end.
     pub(super) fn run(mut self) -> Result<RunResult, ExecError> {
         let horizon = self.began + self.options.horizon;
-        while self.courses.iter().any(|c| !c.shadow.ended) && self.clock.now() < horizon {
+        while (self.ended() < self.courses.len() || self.flows.end_means(&self.cast.flows, self.clock.now()))
+            && self.clock.now() < horizon
+        {
+            let ended = self.ended();
             self.act()?;
             self.listen(self.patience(horizon))?;
+            if self.ended() > ended {
+                self.flows.extend_means(&self.cast.flows, self.clock.now());
+            }
         }
         self.take_gaps()?;
         let until = self.clock.now() + self.options.observe;
@@ -166,7 +185,7 @@ impl<'a> Coordinator<'a> {
                 vm: m.vm,
                 source: self.cast.hosts[m.from].id,
                 destination: self.cast.hosts[m.to].id,
-                technique: self.strategy.preset,
+                technique: course.technique.map_or(self.strategy.preset, Technique::name),
                 metrics,
                 rounds,
                 timeline,
@@ -177,7 +196,13 @@ impl<'a> Coordinator<'a> {
             });
         }
         let (clock_error, warnings) = (self.clock_error, std::mem::take(&mut self.warnings));
-        Ok(RunResult { migrations, ended: ended.since(self.began), clock_error, warnings })
+        let flows = self.flows.results(&self.cast.flows, ended);
+        Ok(RunResult { migrations, flows, ended: ended.since(self.began), clock_error, warnings })
+    }
+
+    /// How many migrations have ended.
+    fn ended(&self) -> usize {
+        self.courses.iter().filter(|course| course.shadow.ended).count()
     }
 
     /// How long nothing needs to be done unless an agent says something.
@@ -189,6 +214,12 @@ impl<'a> Coordinator<'a> {
         Duration::from_nanos(next.since(self.clock.now()).0)
     }
 
+    /// Whether a migration is to be requested, so long after the beginning.
+    pub(super) fn is_due(&self, index: usize, elapsed: Span) -> bool {
+        let course = &self.courses[index];
+        !course.requested && !course.shadow.ended && elapsed >= self.cast.moves[index].at && !self.must_wait(index)
+    }
+
     /// Whether an earlier migration of the same VM has not ended.
     fn must_wait(&self, index: usize) -> bool {
         let same = |earlier: &usize| self.cast.moves[*earlier].vm == self.cast.moves[index].vm;
@@ -198,6 +229,7 @@ impl<'a> Coordinator<'a> {
     /// Does what is due.
     fn act(&mut self) -> Result<(), ExecError> {
         let elapsed = self.clock.now().since(self.began);
+        self.select_due(elapsed);
         for index in 0..self.courses.len() {
             let m = self.cast.moves[index];
             let session = session(index);
@@ -211,11 +243,15 @@ impl<'a> Coordinator<'a> {
                     self.agents[m.from].tell(&ToAgent::Prepare { session })?;
                 }
             }
-            if !self.courses[index].requested && elapsed >= m.at {
+            if self.is_due(index, elapsed) {
+                if !self.courses.iter().any(|course| course.requested) {
+                    self.flows.begin_means(self.clock.now());
+                }
                 self.courses[index].requested = true;
                 if !self.courses[index].begun {
                     self.begin(index)?;
                 }
+                self.tell_technique(index)?;
                 self.agents[m.from].tell(&ToAgent::Request { session })?;
             }
         }
@@ -229,6 +265,7 @@ impl<'a> Coordinator<'a> {
                         fabric.cut(host, matches!(mishap, Mishap::Cut(_)))?;
                     }
                 }
+                Mishap::Offer(flow, rate) => self.offer(flow, rate)?,
                 Mishap::Cancel(index) => {
                     let from = self.cast.moves[index].from;
                     self.agents[from].tell(&ToAgent::Cancel { session: session(index) })?;
@@ -275,6 +312,12 @@ impl<'a> Coordinator<'a> {
             address.set_ip(fabric.address(host));
         }
         Ok(self.agents[host].found_at(address))
+    }
+
+    /// The way of one connection between hosts, to where the other one listens; `choice` says by which NICs.
+    pub(super) fn one_way(&self, hosts: (usize, usize), door: &Way, choice: usize) -> Way {
+        let over_nics = self.fabric.as_ref().and_then(|fabric| fabric.ways(hosts, door.to.port(), 1, choice).pop());
+        over_nics.unwrap_or_else(|| door.clone())
     }
 
     /// By which ways a migration's connections go.

@@ -33,7 +33,7 @@ impl Coordinator<'_> {
     }
 
     /// Tells an agent, if it is there.
-    fn tell(&mut self, agent: usize, message: &ToAgent) -> Result<(), ExecError> {
+    pub(super) fn tell(&mut self, agent: usize, message: &ToAgent) -> Result<(), ExecError> {
         if self.agents[agent].gone { Ok(()) } else { self.agents[agent].tell(message) }
     }
 

@@ -67,10 +67,11 @@ impl Coordinator<'_> {
     pub(super) fn take(&mut self, index: usize, said: FromAgent) -> Result<Option<(usize, FromAgent)>, ExecError> {
         match said {
             FromAgent::Record { session, record } => self.follow(index, session, record)?,
-            FromAgent::Ended { session } => self.ended(index, session)?,
+            FromAgent::Ended { session } => self.agent_ended(index, session)?,
             FromAgent::HandedOver { session } => self.handed_over(session)?,
             FromAgent::Stalls { session, stalls } => self.course(session)?.shadow.stalls(stalls),
-            FromAgent::Sample { vm, at, steps } => self.sampled(index, vm, at, steps),
+            FromAgent::Sample { vm, at, steps } => self.sampled(index, vm, at, steps)?,
+            FromAgent::Arrived { at, flows } => self.arrived(index, at, &flows),
             FromAgent::Lost { session, missing } => self.course(session)?.lost_pages = missing,
             FromAgent::Warning { text } => self.warnings.push(format!("{}: {text}", self.agents[index].name)),
             FromAgent::Alive => {}
@@ -101,7 +102,7 @@ impl Coordinator<'_> {
         Ok(())
     }
 
-    fn ended(&mut self, from: usize, session: u32) -> Result<(), ExecError> {
+    fn agent_ended(&mut self, from: usize, session: u32) -> Result<(), ExecError> {
         if self.is_early(from, session)? {
             self.course(session)?.early.push(FromAgent::Ended { session });
             return Ok(());
@@ -115,13 +116,18 @@ impl Coordinator<'_> {
         Ok(!handed_over && self.cast.moves[session as usize - 1].to == from)
     }
 
-    fn sampled(&mut self, host: usize, vm: u32, at: Time, steps: u64) {
+    fn sampled(&mut self, host: usize, vm: u32, at: Time, steps: u64) -> Result<(), ExecError> {
+        let latest = self.courses.iter().zip(&self.cast.moves).rev().find(|(course, m)| course.begun && m.vm.0 == vm);
+        if latest.is_some_and(|(_, m)| m.to == host) {
+            self.follow_guest(vm, host)?;
+        }
         for (course, m) in self.courses.iter_mut().zip(&self.cast.moves).filter(|(_, m)| m.vm.0 == vm) {
             course.moved |= host == m.to;
             if host == m.to || !course.moved {
                 course.shadow.sampled(at, steps);
             }
         }
+        Ok(())
     }
 
     /// An agent that says nothing for too long is as good as gone.

@@ -23,11 +23,14 @@ mod failing;
 mod hearing;
 mod lab;
 mod launch;
+mod selecting;
 mod shadow;
+mod traffic;
 mod work;
 
 pub use lab::{Lab, Remote};
 pub use launch::Launch;
+pub use traffic::FlowResult;
 
 use crate::error::ExecError;
 use crate::net::{Fabric, Net};
@@ -115,6 +118,8 @@ impl fmt::Debug for Options {
 pub struct RunResult {
     /// One for each migration, in the scenario's order.
     pub migrations: Vec<MigrationResult>,
+    /// What traffic has got through, guests' own first and then the scenario's flows.
+    pub flows: Vec<FlowResult>,
     /// How long the run took from the moment at which every guest ran.
     pub ended: Span,
     /// How wrong the agents' clocks may be against each other, at most.
@@ -132,7 +137,7 @@ pub struct MigrationResult {
     pub source: HostId,
     /// Where to.
     pub destination: HostId,
-    /// The preset that the strategy is made from.
+    /// The preset that moved it: the strategy's, or the one of the technique that was selected.
     pub technique: &'static str,
     /// What the ledger says.
     pub metrics: Metrics,
@@ -187,7 +192,8 @@ pub fn run(world: &World, strategy: &Strategy, seed: u64, options: &Options) -> 
             return Err(ExecError::Run("a route leads through this machine, and hosts in namespaces are not on it".to_owned()));
         }
         Net::Namespaces => {
-            let hosts: Vec<_> = cast.hosts.iter().map(|host| &world.hosts[host.id.0 as usize]).collect();
+            let outside = crate::net::unlimited(cast::OUTSIDE);
+            let hosts: Vec<_> = cast.hosts.iter().map(|host| world.hosts.get(host.id.0 as usize).unwrap_or(&outside)).collect();
             Some(Fabric::build(&hosts, &world.racks)?)
         }
     };

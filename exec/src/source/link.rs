@@ -67,7 +67,7 @@ impl Target {
     pub(super) fn open(&self, role: Role, epoch: u32) -> Result<TcpStream, WireError> {
         let way = match role {
             Role::Stream(index) => usize::from(index) % self.ways.len(),
-            Role::Control | Role::Fault | Role::Stage | Role::Fetch { .. } => 0,
+            Role::Control | Role::Fault | Role::Stage | Role::Fetch { .. } | Role::Traffic { .. } => 0,
         };
         let mut stream = self.ways[way].dial(&self.security)?;
         stream.set_read_timeout(Some(SILENCE))?;

@@ -57,6 +57,10 @@ pub(crate) enum Role {
     Fetch {
         urgent: bool,
     },
+    /// A flow of network traffic, whose number is the session; to the guest whose number is the epoch, or to the host.
+    Traffic {
+        to_guest: bool,
+    },
 }
 
 impl Role {
@@ -67,6 +71,7 @@ impl Role {
             Role::Stream(index) => (3, index),
             Role::Stage => (4, 0),
             Role::Fetch { urgent } => (5, u16::from(urgent)),
+            Role::Traffic { to_guest } => (6, u16::from(to_guest)),
         };
         let (kind, index) = (kind.to_le_bytes(), index.to_le_bytes());
         [kind[0], kind[1], index[0], index[1]]
@@ -80,6 +85,7 @@ impl Role {
             (3, index) if index < super::message::MAX_STREAMS => Ok(Role::Stream(index)),
             (4, 0) => Ok(Role::Stage),
             (5, urgent @ 0..=1) => Ok(Role::Fetch { urgent: urgent == 1 }),
+            (6, to_guest @ 0..=1) => Ok(Role::Traffic { to_guest: to_guest == 1 }),
             _ => Err(WireError::Malformed("role")),
         }
     }
@@ -221,11 +227,13 @@ mod tests {
     fn greetings_of_others_are_refused() {
         let good = GREETING.to_bytes([1; 32]);
         assert_eq!(Greeting::from_bytes(&good).unwrap(), GREETING);
-        for role in [Role::Control, Role::Fault, Role::Stage, Role::Fetch { urgent: false }, Role::Fetch { urgent: true }] {
+        let both = [false, true];
+        let others = both.map(|urgent| Role::Fetch { urgent }).into_iter().chain(both.map(|to_guest| Role::Traffic { to_guest }));
+        for role in [Role::Control, Role::Fault, Role::Stage].into_iter().chain(others) {
             let other = Greeting { role, ..GREETING };
             assert_eq!(Greeting::from_bytes(&other.to_bytes([1; 32])).unwrap(), other);
         }
-        for (at, value) in [(0, 0), (4, 9), (8, 4), (8, 6), (10, 255)] {
+        for (at, value) in [(0, 0), (4, 9), (8, 4), (8, 7), (10, 255)] {
             let mut bad = good;
             bad[at] = value;
             assert!(Greeting::from_bytes(&bad).is_err(), "{at}");

@@ -1,18 +1,20 @@
 //! Which technique moves each of the VMs that are migrated together.
 //!
 //! A [`Spec`](crate::strategy::Spec) with a [`SelectionPolicy`] leaves the choice between its two stages to the moment of the request. A
-//! driver measures the rates that [`SelectionPolicy::window`] asks for, has the policy [choose](SelectionPolicy::choose), and tells
-//! each migration before it requests it.
+//! driver measures the rates that [`SelectionPolicy::window`] asks for, has the policy [choose](SelectionPolicy::choose) in the
+//! [situation](Measured::situation) that they make, and tells each migration before it requests it.
 
 mod branch;
 mod interfaces;
 mod knapsack;
 mod pair;
+mod situation;
 mod traffic;
 
 pub use crate::strategy::Technique;
 pub use interfaces::select;
 pub use pair::select as select_pair;
+pub use situation::{Both, End, Leaving, Measured};
 pub use traffic::TrafficSensitive;
 
 use super::PolicyEntry;
