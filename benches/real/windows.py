@@ -4,8 +4,9 @@
 usage: benches/real/windows.py [--livemig PROGRAM] [--pairs N] [--case NAME ...] [--out FILE]
 
 PMigrate's tasks over several streams: with range locks (no thread waits for another's mapping, which memory that is mapped once comes
-to) and without (every thread maps and unmaps what it sends, under the kernel's lock of the address space). Pairs are interleaved. Quoted
-are the median of the ratios of the pairs with an interval for it (order statistics, at least 95 %), and medians of total times.
+to) and without (every thread maps and unmaps what it sends, under the kernel's lock of the address space, from memory in a file, in pages
+of 4 KiB; memory that is mapped once is anonymous and may have huge ones). Pairs are interleaved. Quoted are the median of the ratios of
+the pairs with an interval for it (order statistics, at least 95 %), and medians of total times.
 PMigrate's paper has 2.06 to 3.05 for range locks, on Xen. Every byte is verified.
 
 Needs KVM. Takes about ten seconds per pair.
