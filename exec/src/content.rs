@@ -1,7 +1,8 @@
 //! What is in a guest's memory before it runs: a pure function of the page.
 //!
 //! A page is zero, or equal to the page of the same index in every guest with the same shared seed, or this guest's own. Which it is
-//! depends on the shared seed and the index only, so that equal pages lie at equal places.
+//! depends on the shared seed and the index only, so that equal pages lie at equal places. The first pages, which the guest writes, are
+//! its own in any case.
 //!
 //! Content is incompressible as far as it goes, and zero behind: eight interleaved xorshift64 sequences (Marsaglia 2003), seeded per page
 //! and lane by SplitMix64's mixer, which is bijective: no two pages of a guest are equal.
@@ -30,6 +31,8 @@ impl Page {
 pub struct Content {
     seed: u64,
     shared_seed: u64,
+    /// Pages before this one are the guest's own.
+    own: u64,
     zero_share: f64,
     shared_share: f64,
     compressed: f64,
@@ -55,7 +58,14 @@ impl Content {
     /// Incompressible pages that all differ.
     #[must_use]
     pub fn new(seed: u64) -> Content {
-        Content { seed, shared_seed: 0, zero_share: 0.0, shared_share: 0.0, compressed: 1.0 }
+        Content { seed, shared_seed: 0, own: 0, zero_share: 0.0, shared_share: 0.0, compressed: 1.0 }
+    }
+
+    /// So many pages from the beginning are the guest's own; shares are of the others.
+    #[must_use]
+    pub fn with_own(mut self, pages: u64) -> Content {
+        self.own = pages;
+        self
     }
 
     /// This share of pages, from 0 to 1, is zero.
@@ -65,7 +75,8 @@ impl Content {
         self
     }
 
-    /// This share of pages is equal in all guests with the same `shared_seed`.
+    /// This share of the pages that are not zero is equal in all guests with the same `shared_seed`. Of two guests with different shares
+    /// the smaller one is what they have in common.
     #[must_use]
     pub fn with_shared(mut self, share: f64, shared_seed: u64) -> Content {
         self.shared_share = share;
@@ -92,14 +103,15 @@ impl Content {
     /// What sort `page` is of.
     #[must_use]
     pub fn sort(&self, page: PageIndex) -> Sort {
-        if self.zero_share + self.shared_share <= 0.0 {
+        if page.0 < self.own || self.zero_share + self.shared_share <= 0.0 {
             return Sort::Own;
         }
         // 53 bits make a uniform number from 0 to 1 without rounding.
-        let u = (mix(self.shared_seed ^ mix(page.0.wrapping_add(GAMMA))) >> 11) as f64 / (1u64 << 53) as f64;
-        if u < self.zero_share {
+        let uniform = |z: u64| (z >> 11) as f64 / (1u64 << 53) as f64;
+        let z = mix(self.shared_seed ^ mix(page.0.wrapping_add(GAMMA)));
+        if uniform(z) < self.zero_share {
             Sort::Zero
-        } else if u < self.zero_share + self.shared_share {
+        } else if uniform(mix(z.wrapping_add(GAMMA))) < self.shared_share {
             Sort::Shared
         } else {
             Sort::Own
@@ -137,21 +149,21 @@ impl Content {
     /// Whether the shares are shares.
     pub(crate) fn is_sound(&self) -> bool {
         let share = |x: f64| (0.0..=1.0).contains(&x);
-        let shares = share(self.zero_share) && share(self.shared_share) && self.zero_share + self.shared_share <= 1.0;
-        shares && share(self.compressed) && self.compressed > 0.0
+        share(self.zero_share) && share(self.shared_share) && share(self.compressed) && self.compressed > 0.0
     }
 
     pub(crate) fn encode(&self, w: &mut Writer) {
         w.u64(self.seed);
         w.u64(self.shared_seed);
+        w.u64(self.own);
         w.f64(self.zero_share);
         w.f64(self.shared_share);
         w.f64(self.compressed);
     }
 
     pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Content, ExecError> {
-        let (seed, shared_seed) = (r.u64()?, r.u64()?);
-        let content = Content { seed, shared_seed, zero_share: r.f64()?, shared_share: r.f64()?, compressed: r.f64()? };
+        let (seed, shared_seed, own) = (r.u64()?, r.u64()?, r.u64()?);
+        let content = Content { seed, shared_seed, own, zero_share: r.f64()?, shared_share: r.f64()?, compressed: r.f64()? };
         if content.is_sound() { Ok(content) } else { Err(r.fault("a share that is none")) }
     }
 }
@@ -200,7 +212,12 @@ mod tests {
                 Sort::Own => assert!(pa != pb && words.insert(pa.0[0]) && words.insert(pb.0[0])),
             }
         }
-        assert!(sorts[0].abs_diff(500) < 100 && sorts[1].abs_diff(500) < 100, "{sorts:?}");
+        assert!(sorts[0].abs_diff(500) < 100 && sorts[1].abs_diff(375) < 100, "{sorts:?}");
+        // Whoever has less in common with the others has that in common with all of them.
+        let less = Content::new(3).with_zero_share(0.25).with_shared(0.1, 9).with_own(100);
+        let common = (0..2000).map(PageIndex).filter(|&index| less.sort(index) == Sort::Shared);
+        assert!(common.inspect(|&index| assert!(index.0 >= 100 && a.sort(index) == Sort::Shared)).count() > 80);
+        assert!((0..100).all(|index| less.sort(PageIndex(index)) == Sort::Own));
     }
 
     /// What a page takes is measured where pages are packed; here, that it is neither more nor less than what is incompressible in it.

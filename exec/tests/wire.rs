@@ -6,8 +6,10 @@ mod migrations;
 
 use frames::{Content, Hit, How, Part, Place, Sort, through};
 use livemig_core::machine::Outcome;
+use livemig_core::strategy::Scatter;
 use livemig_core::units::Rate;
-use livemig_exec::run::Options;
+use livemig_exec::run::{Options, Route};
+use livemig_models::world::{HostId, Role, Strategy, World};
 use migrations::{busy, completes, have_kvm, made, options, with, world};
 
 /// Not a test: what an agent process of the other tests runs.
@@ -19,6 +21,7 @@ fn agent_process() {
 const CONTROL: u8 = 1;
 const FAULT: u8 = 2;
 const STREAM: u8 = 3;
+const STAGE: u8 = 4;
 
 /// Variants of `Message`, and of what orders and answers say, in their order in `wire/message.rs`.
 const ACK: Content = Content::Message(2, None);
@@ -33,6 +36,13 @@ const REDIRECT: Content = order(6);
 const DONE: Content = answer(0);
 const STARTED: Content = answer(2);
 const WHOLE: Content = answer(4);
+
+/// Variants of `StageMessage`, in their order in `wire/stage.rs`.
+const KEEP: Content = Content::Message(0, None);
+const KEPT: Content = Content::Message(1, None);
+const STORED: Content = Content::Message(2, None);
+const PROBE: Content = Content::Message(5, None);
+const PROBED: Content = Content::Message(6, None);
 
 const fn order(kind: u8) -> Content {
     Content::Message(0, Some(kind))
@@ -87,19 +97,25 @@ fn data() -> Vec<Place> {
 
 /// A migration during which all of this happens, one after the other.
 fn survives(name: &str, compress: bool, hits: Vec<Hit>) {
-    let count = hits.len();
-    let (route, plan) = through(hits);
     // So slow that there are frames enough.
     let slow = with(name, |spec| {
         spec.transfer.limit = Some(Rate(30e6));
         spec.transfer.channels.compress = compress;
     });
-    let (migration, result) = made(&world(busy()), &slow, &Options { route: Some(route), ..options() });
+    let on = |route| Options { route: Some(route), ..options() };
+    survives_on(on, &world(busy()), &slow, hits);
+}
+
+/// The same on the way that a route is made part of.
+fn survives_on(on: impl FnOnce(Route) -> Options, world: &World, strategy: &Strategy, hits: Vec<Hit>) {
+    let (name, count) = (&strategy.name, hits.len());
+    let (route, plan) = through(hits);
+    let (migration, result) = made(world, strategy, &on(route));
     let left = plan.lock().unwrap().left.clone();
     assert!(left.is_empty(), "{name}: {} of {count} have not happened, first {:?}: {:?}", left.len(), left[0], result.warnings);
     assert_eq!(migration.metrics.outcome, Outcome::Completed, "{name}: {:?}", result.warnings);
     assert!(migration.report.is_some(), "{name}");
-    let lost = result.warnings.iter().filter(|w| w.contains("connection lost")).count();
+    let lost = result.warnings.iter().filter(|w| w.contains("connection") && w.contains("lost in phase")).count();
     assert!(
         lost >= count,
         "{name}: {count} frames were damaged, and {lost} times connections were given up: {:?}",
@@ -178,4 +194,33 @@ fn compressed() {
     survives("pre-copy", true, every(forth(STREAM, Content::Pages), data(), &ends));
     let asked = forth(FAULT, Content::Pages);
     survives("post-copy", true, every(asked, data(), &[How::Double, How::CutOff(Place::Data(Part::First))]));
+}
+
+#[test]
+fn on_the_way_to_an_intermediary_that_is_asked_for_contents() {
+    if !have_kvm() {
+        return;
+    }
+    let mut world = world(busy());
+    let mut host = world.hosts[1].clone();
+    (host.name, host.role) = ("mid".to_owned(), Role::Intermediary);
+    world.moves[0].via.push(HostId(2));
+    world.hosts.push(host);
+    let strategy = with("scatter-gather", |spec| {
+        spec.push.as_mut().expect("it pushes").scatter = Some(Scatter::new(false));
+        (spec.transfer.dedup, spec.transfer.limit) = (true, Some(Rate(15e6)));
+    });
+    let (pages, whole) = (forth(STAGE, Content::Pages), [How::LeaveOut, How::Double]);
+    let ends = [How::CutOff(Place::Header(1)), How::CutOff(Place::Body(Part::Middle))];
+    let on = |route| Options { via_route: Some(route), ..options() };
+    let hits = [
+        some(forth(STAGE, KEEP)),
+        some(back(STAGE, KEPT)),
+        every(forth(STAGE, PROBE), [], &[whole.as_slice(), &ends].concat()),
+        every(back(STAGE, PROBED), [], &[whole.as_slice(), &ends].concat()),
+        some(back(STAGE, STORED)),
+        flips(pages, [Place::Header(17), Place::Body(Part::Middle), Place::Data(Part::Middle), Place::Sum]),
+        vec![(pages, How::LeaveOut), (pages, How::Double), (pages, How::CutOff(Place::Data(Part::Last)))],
+    ];
+    survives_on(on, &world, &strategy, hits.concat());
 }

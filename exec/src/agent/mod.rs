@@ -27,6 +27,7 @@ use crate::traffic::Taps;
 use crate::verify::verify;
 use crate::wire::WireError;
 use crate::wire::auth::Key;
+use crate::wire::fingerprint::Fingerprints;
 use crate::wire::frame::FrameReader;
 use livemig_core::vocabulary::Event;
 use message::{FromAgent, Limits, Migrate, ToAgent};
@@ -197,7 +198,7 @@ impl Agent {
             security: self.inherited.security.clone(),
         };
         let address = self.inherited.listen.unwrap_or(address);
-        let intermediary = Arc::new(Intermediary::new(stage, service));
+        let intermediary = Arc::new(Intermediary::new(stage, service, Fingerprints::of_run(&key)));
         self.intermediary = Some(intermediary.clone());
         let listen = |source| ExecError::Kernel { call: "listening", source };
         let reception = Reception::listen(address, setup, intermediary).map_err(listen)?;

@@ -4,6 +4,7 @@ use super::zipf;
 use crate::codec::{Reader, Writer};
 use crate::content::Content;
 use crate::error::ExecError;
+use crate::mix::mix;
 use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex, Span};
 use livemig_models::world::{Pattern, Vm, Workload};
 
@@ -61,15 +62,16 @@ pub struct Region {
 }
 
 impl GuestSpec {
-    /// The guest of a scenario's VM. `seed` tells replicates and VMs apart. Its pages with content are its own; none are
-    /// equal to those of other VMs unless [`GuestSpec::content`] is changed.
+    /// The guest of a scenario's VM. `seed` tells replicates and VMs apart. As in the simulator the pages that its workload writes are its
+    /// own; of the others so many are zero as make the share of its memory, and of the rest the share of its `content` is equal to that
+    /// of other VMs of its group.
     ///
     /// # Errors
     /// A workload that a guest cannot do (a measured curve says how many pages, but not which accesses), or a size out of
     /// bounds.
     pub fn from_vm(vm: &Vm, seed: u64) -> Result<GuestSpec, ExecError> {
         let memory = Bytes::from_pages(vm.memory.pages());
-        let content = Content::new(seed).with_zero_share(vm.zero_share).with_compressed(vm.compressed);
+        let content = content_of(vm, memory, seed);
         let phases = GuestSpec::phases_of(&vm.workload, memory)?;
         let spec = GuestSpec { memory, vcpus: vm.vcpus, seed, content, phases };
         spec.check()?;
@@ -201,6 +203,20 @@ impl Phase {
     }
 }
 
+/// What is in a VM's memory before it runs.
+fn content_of(vm: &Vm, memory: Bytes, seed: u64) -> Content {
+    let pages = memory.pages();
+    let zeros = (vm.zero_share * pages as f64).round() as u64;
+    // A page that is written in part is written. If little is not written, the last pages are zero until they are.
+    let written = vm.workload.written(vm.memory).0.div_ceil(PAGE_SIZE).min(pages.saturating_sub(zeros));
+    let content = Content::new(seed)
+        .with_compressed(vm.compressed)
+        .with_own(written)
+        .with_zero_share(zeros as f64 / (pages - written).max(1) as f64);
+    // Groups have numbers, and any number is a seed.
+    vm.content.map_or(content, |c| content.with_shared(c.shared, mix(u64::from(c.group))))
+}
+
 /// The regions of a workload without phases.
 fn regions_of(workload: &Workload, memory: Bytes) -> Result<Vec<Region>, ExecError> {
     if let Workload::Zipf { working_set, exponent, writes, reads } = workload {
@@ -273,6 +289,28 @@ mod tests {
     }
 
     #[test]
+    fn zero_and_equal_pages_are_as_many_as_the_scenario_says() {
+        use crate::content::Sort;
+        let hot = Workload::HotCold { hot: Bytes::from_mib(2), hot_writes: 9.0, hot_reads: 1.0, cold_writes: 0.0, cold_reads: 5.0 };
+        let group = |shared| Some(livemig_models::world::Content { shared, group: 1 });
+        let vm = |shared| Vm { memory: Bytes::from_mib(16), zero_share: 0.25, content: group(shared), ..vm(hot.clone()) };
+        let (a, b) = (GuestSpec::from_vm(&vm(0.5), 3).unwrap(), GuestSpec::from_vm(&vm(0.8), 4).unwrap());
+        let sorts = |spec: &GuestSpec| (0..spec.pages()).map(|page| spec.content.sort(PageIndex(page))).collect::<Vec<_>>();
+        let (a, b) = (sorts(&a), sorts(&b));
+        let count = |sorts: &[Sort], sort| sorts.iter().filter(|&&s| s == sort).count();
+        assert!(a[..512].iter().chain(&b[..512]).all(|&sort| sort == Sort::Own), "what is written is the guest's own");
+        // A quarter of 4096 pages; of the 2560 that are left and not written half, and four fifths.
+        for (found, wanted) in [(count(&a, Sort::Zero), 1024), (count(&a, Sort::Shared), 1280), (count(&b, Sort::Shared), 2048)] {
+            assert!(found.abs_diff(wanted) < 120, "{found} and not {wanted}");
+        }
+        assert!(a.iter().zip(&b).all(|(a, b)| (*a == Sort::Zero) == (*b == Sort::Zero)));
+        assert!(a.iter().zip(&b).all(|(a, b)| *a != Sort::Shared || *b == Sort::Shared));
+        let everywhere = Workload::Uniform { working_set: Bytes::from_mib(16), writes: 9.0, reads: 0.0 };
+        let all = sorts(&GuestSpec::from_vm(&Vm { workload: everywhere, ..vm(0.5) }, 3).unwrap());
+        assert_eq!((count(&all, Sort::Zero), count(&all, Sort::Shared)), (1024, 0));
+    }
+
+    #[test]
     fn bytes_come_back_and_damage_does_not() {
         let spec = GuestSpec::from_vm(&vm(zipf()), 3).unwrap();
         let bytes = spec.to_bytes();
@@ -298,7 +336,7 @@ mod tests {
             GuestSpec { vcpus: 0, ..good.clone() },
             GuestSpec { vcpus: 65, ..good.clone() },
             GuestSpec { phases: Vec::new(), ..good.clone() },
-            GuestSpec { content: Content::new(1).with_zero_share(0.6).with_shared(0.6, 1), ..good.clone() },
+            GuestSpec { content: Content::new(1).with_zero_share(0.6).with_shared(1.1, 1), ..good.clone() },
             GuestSpec { content: Content::new(1).with_compressed(0.0), ..good.clone() },
             GuestSpec { content: Content::new(1).with_compressed(1.1), ..good.clone() },
             with(Region { pages: 6, ..region }),

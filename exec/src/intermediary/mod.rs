@@ -2,12 +2,16 @@
 //! destination until that has everything.
 //!
 //! It knows nothing of a migration but its number. A page that comes again replaces the version that was here; which host has the
-//! newest version of a page is known to the source alone, and later to the destination.
+//! newest version of a page is known to the source alone, and later to the destination. Pages of migrations with deduplication are kept by
+//! their content, each once for all of them.
 
+mod contents;
 mod deposit;
 mod serve;
 
 use crate::bucket::Pace;
+use crate::wire::fingerprint::Fingerprints;
+use contents::Contents;
 use deposit::Deposit;
 use livemig_core::units::{Bytes, PAGE_SIZE, Rate};
 use std::collections::BTreeMap;
@@ -44,19 +48,22 @@ pub(crate) struct Intermediary {
     room: Arc<Room>,
     /// The rate at which it takes and hands out, together.
     pace: Option<Pace>,
+    contents: Arc<Contents>,
     deposits: Mutex<BTreeMap<u32, Arc<Deposit>>>,
 }
 
 impl Intermediary {
     /// One with so much room for pages of all migrations together.
-    pub(crate) fn new(room: Option<Bytes>, service: Option<Rate>) -> Intermediary {
+    pub(crate) fn new(room: Option<Bytes>, service: Option<Rate>, fingerprints: Fingerprints) -> Intermediary {
         let room = Arc::new(Room { limit: room, held: AtomicU64::new(0) });
-        Intermediary { room, pace: service.map(Pace::new), deposits: Mutex::default() }
+        let contents = Arc::new(Contents::new(room.clone(), fingerprints));
+        Intermediary { room, pace: service.map(Pace::new), contents, deposits: Mutex::default() }
     }
 
     fn deposit(&self, session: u32) -> Arc<Deposit> {
         let mut deposits = self.deposits.lock().unwrap_or_else(PoisonError::into_inner);
-        deposits.entry(session).or_insert_with(|| Arc::new(Deposit::new(self.room.clone()))).clone()
+        let deposit = || Arc::new(Deposit::new(session, self.room.clone(), self.contents.clone()));
+        deposits.entry(session).or_insert_with(deposit).clone()
     }
 
     /// Drops what is kept of a session, and its connections.

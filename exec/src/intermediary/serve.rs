@@ -7,8 +7,8 @@ use crate::wire::auth::{self, Greeting, Role};
 use crate::wire::frame::{FrameReader, FrameWriter, HEADER, Header, Kind};
 use crate::wire::page_sender::{PageSender, Treatment};
 use crate::wire::pages::MAX_DATA;
-use crate::wire::stage::{StageMessage, requested};
-use std::net::TcpStream;
+use crate::wire::stage::StageMessage;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 /// How long a read waits before it waits again: a connection may be silent for as long as nothing is to be kept or fetched.
@@ -28,13 +28,18 @@ impl Intermediary {
             return Ok(());
         }
         stream.set_read_timeout(Some(LOOK))?;
+        let socket = stream.try_clone()?;
         let out = FrameWriter::new(stream.try_clone()?, greeting.session, greeting.epoch);
         let served = match greeting.role {
             Role::Fetch { urgent } => self.hand_out(&deposit, FrameReader::new(stream, 0), out, urgent, greeting),
             Role::Stage | Role::Control | Role::Fault | Role::Stream(_) | Role::Traffic { .. } => {
-                self.take_in(&deposit, FrameReader::new(stream, MAX_DATA), out, greeting)
+                let ended = self.take_in(&deposit, FrameReader::new(stream, MAX_DATA), out, greeting);
+                deposit.give_up();
+                ended
             }
         };
+        // The deposit knows the socket too: without this the other end would not hear that nobody reads any more.
+        let _ = socket.shutdown(Shutdown::Both);
         match served {
             // A socket that somebody has shut down or reset is one that is closed.
             Err(WireError::Closed | WireError::Outdated | WireError::Io(_)) => Ok(()),
@@ -60,17 +65,23 @@ impl Intermediary {
                 continue;
             }
             match reader.message(&header)? {
-                StageMessage::Keep { pages } => {
-                    let (room, known) = deposit.keep(pages)?;
+                StageMessage::Keep { pages, shared } => {
+                    let (room, known) = deposit.keep(pages, shared)?;
                     out.message(&StageMessage::Kept { room, known })?;
+                }
+                StageMessage::Probe { runs, fingerprints } => {
+                    let (found, held) = deposit.probe(header.epoch, &runs, &fingerprints)?;
+                    self.pass(u64::from(header.body), false);
+                    out.message(&StageMessage::Probed { seq: header.seq, found, held })?;
                 }
                 StageMessage::Free => {
                     self.free(greeting.session);
                     return Ok(());
                 }
-                StageMessage::Kept { .. } | StageMessage::Stored { .. } | StageMessage::Fetch { .. } => {
-                    return Err(WireError::Malformed("message"));
-                }
+                StageMessage::Kept { .. }
+                | StageMessage::Stored { .. }
+                | StageMessage::Probed { .. }
+                | StageMessage::Fetch { .. } => return Err(WireError::Malformed("message")),
             }
         }
     }
@@ -89,20 +100,21 @@ impl Intermediary {
             check(&header, greeting)?;
             match reader.message(&header)? {
                 StageMessage::Fetch { runs } => {
-                    // Whoever is told where pages are is told after they have been kept.
-                    let Some(memory) = deposit.memory() else { return Err(WireError::Outdated) };
-                    let here = deposit.here(&requested(&runs, memory.pages())?);
-                    let bytes = page_sender.take(&memory, &here, Treatment { elide: true, pack: deposit.packs() })?;
+                    let (here, source) = deposit.hand_out(&runs)?;
+                    let treatment = Treatment { elide: true, pack: deposit.packs() };
+                    let bytes = page_sender.take_from(source.pages(), &here, treatment);
                     self.pass(bytes - HEADER as u64, urgent);
-                    page_sender.send(&memory, &mut out)?;
+                    page_sender.send_from(source.pages(), &mut out)?;
                 }
                 StageMessage::Free => {
                     self.free(greeting.session);
                     return Ok(());
                 }
-                StageMessage::Keep { .. } | StageMessage::Kept { .. } | StageMessage::Stored { .. } => {
-                    return Err(WireError::Malformed("message"));
-                }
+                StageMessage::Keep { .. }
+                | StageMessage::Kept { .. }
+                | StageMessage::Stored { .. }
+                | StageMessage::Probe { .. }
+                | StageMessage::Probed { .. } => return Err(WireError::Malformed("message")),
             }
         }
     }

@@ -112,9 +112,6 @@ impl Cast {
         let Some(first) = world.moves.iter().map(|m| m.at).min() else {
             return refuse("the scenario has no migration".to_owned());
         };
-        if strategy.spec.transfer.dedup {
-            return refuse(format!("strategy `{}`: deduplication is simulated only", strategy.name));
-        }
         let channels = strategy.spec.transfer.channels;
         if options.net == Net::Loopback && channels.nics.is_some_and(|nics| nics > 1) {
             return refuse(format!("strategy `{}`: loopback is one interface; hosts in namespaces have several", strategy.name));

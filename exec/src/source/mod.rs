@@ -10,6 +10,7 @@ mod execute;
 mod flow;
 mod link;
 mod orders;
+mod probing;
 mod sender;
 mod sends;
 mod stage_link;
@@ -23,6 +24,7 @@ use crate::clock::Clock;
 use crate::error::ExecError;
 use crate::tls::Security;
 use crate::wire::WireError;
+use crate::wire::fingerprint::Fingerprints;
 use crate::wire::message::Answer;
 use link::{Connections, Link, Target, Unconnected};
 use livemig_core::conductor::Conductor;
@@ -158,9 +160,10 @@ impl Driver {
         let Migrate { session, vm, spec, ways, key, via } = migrate;
         let memory = guest.memory()?;
         let bytes = Bytes::from_pages(memory.pages());
+        let fingerprints = spec.transfer.dedup.then(|| Fingerprints::of_run(&key));
         let target = Target { ways, security, key, session, streams: spec.transfer.streams };
         let sender = Arc::new(Sender::new(memory, news.clone()));
-        sender.use_intermediaries(via.len());
+        sender.use_intermediaries(via.iter().map(|(way, _)| way.to));
         Ok(Driver {
             session,
             vm,
@@ -182,7 +185,7 @@ impl Driver {
             dead: false,
             orders: BTreeMap::new(),
             reserving: None,
-            vias: Vias::of(via),
+            vias: Vias::of(via, fingerprints),
             handing_over: false,
             handed_over: false,
             control: 0,

@@ -165,7 +165,12 @@ impl Sender {
         // A page that has been acknowledged needs nothing: the request was on its way when it arrived. One that is in the hands
         // of the migration will be part of a send.
         state.wanted.insert(page);
-        state.serve(page, seq)
+        let batch = state.serve(page, seq);
+        drop(state);
+        if batch.is_none() {
+            self.hurry_page(page);
+        }
+        batch
     }
 
     /// A page that was asked for before its send had begun, or while there was no connection.
@@ -193,6 +198,8 @@ impl Sender {
         let Some(send) = state.sends.iter_mut().find(|s| s.id == of) else { return false };
         send.recalled = true;
         self.end_sends(&mut state);
+        drop(state);
+        self.hurry_send(of);
         true
     }
 

@@ -53,6 +53,8 @@ pub(super) struct OutSend {
     pub(super) via: Vec<u16>,
     /// How many intermediaries are to keep each page that goes there.
     pub(super) copies: u16,
+    /// Intermediaries are asked for pages by their content before these are sent.
+    pub(super) dedup: bool,
     flights: BTreeMap<Frame, Flight>,
     airborne: Bitmap,
     again: Bitmap,
@@ -74,6 +76,7 @@ impl OutSend {
             direct: send.routes.direct,
             via: send.routes.via,
             copies: send.routes.copies,
+            dedup: send.routes.dedup,
             flights: BTreeMap::new(),
             airborne: Bitmap::default(),
             again: Bitmap::default(),
@@ -131,12 +134,23 @@ impl OutSend {
         self.flights.insert(frame, Flight { extents, since: Instant::now() });
     }
 
+    /// What is on its way in a frame goes on in these.
+    pub(super) fn divide(&mut self, frame: Frame, parts: impl IntoIterator<Item = (Frame, Vec<Extent>)>) {
+        let Some(Flight { since, .. }) = self.flights.remove(&frame) else { return };
+        self.flights.extend(parts.into_iter().map(|(frame, extents)| (frame, Flight { extents, since })));
+    }
+
     /// What a frame takes on the wire.
     pub(super) fn count(&mut self, bytes: Bytes, lane: Lane) {
         self.sent.wire += bytes;
         if lane == Lane::Fault {
             self.sent.demand += bytes;
         }
+    }
+
+    /// Intermediaries had the content of so many pages, each copy counted.
+    pub(super) fn had(&mut self, pages: u64) {
+        self.sent.deduplicated += Bytes::from_pages(pages);
     }
 
     /// A frame has been applied: its pages and how long that took, if it was one of this send. Pages that have joined meanwhile are
@@ -319,13 +333,18 @@ mod tests {
         assert_eq!((send.via.as_slice(), send.holds(PageIndex(3))), (&[0][..], false));
         assert!(send.is_stuck(|via| via == 0) && !send.is_stuck(|via| via == 2));
         let second = send.next(Some(0), 100, None);
-        send.launch((Lane::Staged, 8), second);
+        send.launch((Lane::Staged, 6), second);
+        let part = |first, pages| vec![Extent { first: PageIndex(first), pages }];
+        send.divide((Lane::Staged, 6), [((Lane::Staged, 8), part(4, 5)), ((Lane::Staged, 9), part(9, 1))]);
+        assert!(send.acknowledged((Lane::Staged, 6)).is_none());
+        assert_eq!(send.acknowledged((Lane::Staged, 9)).map(|(extents, _)| extents), Some(part(9, 1)));
+        send.had(1);
         assert!(!send.is_stuck(|_| true), "its last pages are on their way");
         send.take_back(|frame| frame.0.is_direct());
         assert!(!send.has_more());
         send.take_back(|frame| frame == (Lane::Staged, 8));
-        let Event::Failed { unsent, .. } = send.into_failure(Failure::NeverStarted) else { panic!("it failed") };
-        assert_eq!(unsent, set(4..10));
+        let Event::Failed { unsent, sent, .. } = send.into_failure(Failure::NeverStarted) else { panic!("it failed") };
+        assert_eq!((unsent, sent.deduplicated.pages()), (set(4..9), 1));
     }
 
     proptest! {

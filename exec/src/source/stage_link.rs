@@ -2,10 +2,12 @@
 
 use super::Input;
 use super::link::{self, Target, Unconnected};
+use super::probing::{Errand, Parcel, contents_of};
 use super::sender::Sender;
 use super::sends::Lane;
 use crate::wire::WireError;
 use crate::wire::auth::Role;
+use crate::wire::fingerprint::Fingerprints;
 use crate::wire::frame::{FrameReader, FrameWriter, HEADER, SILENCE};
 use crate::wire::page_sender::PageSender;
 use crate::wire::stage::StageMessage;
@@ -50,6 +52,7 @@ pub(super) struct StageLink {
     ending: Arc<AtomicBool>,
     /// Until the first batch is asked for, the writer is here.
     writer: Option<FrameWriter<TcpStream>>,
+    fingerprints: Option<Fingerprints>,
     sending: Option<JoinHandle<Option<FrameWriter<TcpStream>>>>,
     hearing: Option<JoinHandle<()>>,
 }
@@ -60,6 +63,7 @@ struct Server {
     via: u16,
     epoch: u32,
     session: u32,
+    fingerprints: Option<Fingerprints>,
     shared: Arc<Sender>,
     news: mpsc::Sender<Input>,
     small: Arc<AtomicU64>,
@@ -78,22 +82,24 @@ pub(super) fn connect_in_background(target: Target, via: u16, epoch: u32, news: 
 }
 
 impl StageLink {
-    /// Asks the intermediary to keep pages of a guest that has so many; its answer is news.
+    /// Asks the intermediary to keep pages of a guest that has so many, with `fingerprints` by their content; its answer is news.
     pub(super) fn open(
         (via, epoch, session): (u16, u32, u32),
+        fingerprints: Option<Fingerprints>,
         stream: TcpStream,
         shared: &Arc<Sender>,
         news: &mpsc::Sender<Input>,
         small: &Arc<AtomicU64>,
     ) -> Result<StageLink, WireError> {
         let mut writer = FrameWriter::new(stream.try_clone()?, session, epoch);
-        let bytes = writer.message(&StageMessage::Keep { pages: shared.memory.pages() })?;
+        let bytes = writer.message(&StageMessage::Keep { pages: shared.memory.pages(), shared: fingerprints.is_some() })?;
         small.fetch_add(bytes, Ordering::Relaxed);
         let ending = Arc::new(AtomicBool::new(false));
         let server = Server {
             via,
             epoch,
             session,
+            fingerprints,
             shared: shared.clone(),
             news: news.clone(),
             small: small.clone(),
@@ -108,6 +114,7 @@ impl StageLink {
             shared: shared.clone(),
             ending,
             writer: Some(writer),
+            fingerprints,
             sending: None,
             hearing: Some(hearing),
         })
@@ -120,6 +127,7 @@ impl StageLink {
             via: self.via,
             epoch: self.epoch,
             session,
+            fingerprints: self.fingerprints,
             shared: self.shared.clone(),
             news: news.clone(),
             small: small.clone(),
@@ -176,10 +184,10 @@ impl Server {
 
     fn hear(&self, input: TcpStream) -> Result<(), WireError> {
         let mut reader = FrameReader::new(input, 0);
-        let (mut heard, mut told) = (Instant::now(), Bytes::ZERO);
+        let (mut heard, mut told, mut kept) = (Instant::now(), Bytes::ZERO, false);
         loop {
             let Some(header) = reader.next()? else {
-                let owes = self.shared.awaits(self.via) || self.ending.load(Ordering::Relaxed);
+                let owes = !kept || self.shared.awaits(self.via) || self.ending.load(Ordering::Relaxed);
                 if owes && heard.elapsed() > SILENCE {
                     return Err(WireError::Silence);
                 }
@@ -190,18 +198,21 @@ impl Server {
                 return Err(WireError::Outdated);
             }
             self.small.fetch_add(u64::from(header.body) + HEADER as u64, Ordering::Relaxed);
-            match reader.message(&header)? {
-                StageMessage::Kept { room, known } => self.tell(StageNews::Kept { epoch: self.epoch, room, known }),
-                StageMessage::Stored { seq, stored, held } => {
-                    let last = self.shared.stored(self.via, self.epoch, seq, stored);
-                    if last || super::staging::is_news(told, held) {
-                        told = held;
-                        self.tell(StageNews::Holds(held));
-                    }
+            let (last, held) = match reader.message(&header)? {
+                StageMessage::Kept { room, known } => {
+                    kept = true;
+                    self.tell(StageNews::Kept { epoch: self.epoch, room, known });
+                    continue;
                 }
-                StageMessage::Keep { .. } | StageMessage::Fetch { .. } | StageMessage::Free => {
+                StageMessage::Stored { seq, stored, held } => (self.shared.stored(self.via, self.epoch, seq, stored), held),
+                StageMessage::Probed { seq, found, held } => (self.shared.told(self.via, self.epoch, seq, &found)?, held),
+                StageMessage::Keep { .. } | StageMessage::Fetch { .. } | StageMessage::Free | StageMessage::Probe { .. } => {
                     return Err(WireError::Malformed("message"));
                 }
+            };
+            if last || super::staging::is_news(told, held) {
+                told = held;
+                self.tell(StageNews::Holds(held));
             }
         }
     }
@@ -209,12 +220,30 @@ impl Server {
     /// Sends batches until the connection is done with; the writer, if it can still be used.
     fn send(&self, mut out: FrameWriter<TcpStream>) -> Option<FrameWriter<TcpStream>> {
         let mut page_sender = PageSender::new();
-        while let Some(batch) = self.shared.next_staged(self.via, self.epoch, out.next_seq()) {
-            if let Err(why) = link::write(&self.shared, &mut page_sender, &batch, &mut out, Lane::Staged) {
+        while let Some(parcel) = self.shared.next_staged(self.via, self.epoch, out.next_seq()) {
+            if let Err(why) = self.pass_on(parcel, &mut page_sender, &mut out) {
                 self.watch(Err(why));
                 return None;
             }
         }
         Some(out)
+    }
+
+    /// Does what is to be done with a parcel.
+    fn pass_on(&self, parcel: Parcel, page_sender: &mut PageSender, out: &mut FrameWriter<TcpStream>) -> Result<(), WireError> {
+        let Parcel { flight, batch, errand } = parcel;
+        match (errand, &self.fingerprints) {
+            (Errand::Sort, Some(fingerprints)) => {
+                let contents = contents_of(&*self.shared.memory, &batch, fingerprints);
+                self.shared.spread(flight, &batch, contents);
+                Ok(())
+            }
+            (Errand::Ask { fingerprints, .. }, _) => {
+                let bytes = out.message(&StageMessage::probe(&batch.extents, fingerprints))?;
+                self.shared.count(batch.send, bytes, Lane::Staged);
+                Ok(())
+            }
+            (Errand::Send | Errand::Sort, _) => link::write(&self.shared, page_sender, &batch, out, Lane::Staged),
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! that there is.
 
 use super::Input;
+use super::probing::{Errand, Parcel, WaitingRoom};
 use super::sender::{Batch, Next, Sender, State};
 use super::sends::Lane;
 use crate::error::ExecError;
@@ -19,63 +20,112 @@ use livemig_core::push_plan::Extent;
 use livemig_core::units::{Bytes, PageIndex};
 use livemig_core::vocabulary::Event;
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What the source knows of intermediaries.
 #[derive(Debug, Default)]
 pub(super) struct Staging {
     hosts: Vec<Host>,
     /// Batches that have not been answered by all intermediaries that they went to.
-    flights: BTreeMap<u32, Flight>,
+    pub(super) flights: BTreeMap<u32, Flight>,
     next: u32,
 }
 
 #[derive(Debug, Default)]
-struct Host {
+pub(super) struct Host {
+    /// By what it is known, whatever its number in this migration.
+    pub(super) identity: u64,
     /// The connection of this epoch is in use; `None` when there is none.
-    epoch: Option<u32>,
+    pub(super) epoch: Option<u32>,
     gone: bool,
-    /// Batches to be written, by flight.
-    queue: VecDeque<(u32, Batch)>,
-    /// Frames without an answer, with their flights.
-    on_way: BTreeMap<u32, u32>,
+    /// What is to be written.
+    pub(super) queue: VecDeque<Parcel>,
+    /// What is in frames without an answer.
+    pub(super) on_way: BTreeMap<u32, Parcel>,
+    /// What is to be asked for again.
+    pub(super) waiting: WaitingRoom,
     /// What it has in the newest version.
     pages: Bitmap,
 }
 
 /// A batch on its way.
 #[derive(Debug)]
-struct Flight {
-    holders: Vec<u16>,
+pub(super) struct Flight {
+    pub(super) holders: Vec<u16>,
     /// Those that have not answered.
     waits: Vec<u16>,
     /// Those that have no room.
     refused: Vec<u16>,
+    /// Pages that they had, each copy counted.
+    had: u64,
 }
 
 impl Host {
-    fn load(&self) -> usize {
+    pub(super) fn is_up(&self) -> bool {
+        self.epoch.is_some() && !self.gone
+    }
+
+    pub(super) fn load(&self) -> usize {
         self.queue.len() + self.on_way.len()
+    }
+
+    /// Whether anything of a flight is still to be done here.
+    fn is_busy_with(&self, flight: u32) -> bool {
+        let mut parcels = self.queue.iter().chain(self.on_way.values());
+        parcels.any(|parcel| parcel.flight == flight) || self.waiting.contains(flight)
+    }
+
+    /// Nothing more of these flights is to be done here.
+    fn drop_parcels(&mut self, of: impl Fn(u32) -> bool) {
+        self.queue.retain(|parcel| !of(parcel.flight));
+        self.waiting.retain(|flight| !of(flight));
     }
 }
 
 impl Staging {
-    /// Intermediaries 0 to `count` may be used.
-    pub(super) fn of(count: usize) -> Staging {
-        let hosts = std::iter::repeat_with(Host::default).take(count).collect();
-        Staging { hosts, ..Staging::default() }
+    /// These intermediaries may be used, which have numbers from 0 on.
+    pub(super) fn of(identities: &[u64]) -> Staging {
+        let host = |&identity: &u64| Host { identity, ..Host::default() };
+        Staging { hosts: identities.iter().map(host).collect(), ..Staging::default() }
     }
 
     pub(super) fn is_used(&self) -> bool {
         !self.hosts.is_empty()
     }
 
-    fn host(&self, via: u16) -> Option<&Host> {
+    pub(super) fn host(&self, via: u16) -> Option<&Host> {
         self.hosts.get(usize::from(via))
     }
 
-    fn host_mut(&mut self, via: u16) -> Option<&mut Host> {
+    pub(super) fn host_mut(&mut self, via: u16) -> Option<&mut Host> {
         self.hosts.get_mut(usize::from(via))
+    }
+
+    pub(super) fn hosts_mut(&mut self) -> impl Iterator<Item = &mut Host> {
+        self.hosts.iter_mut()
+    }
+
+    /// A batch is on its way to these intermediaries, as a parcel for each; its number.
+    pub(super) fn post(&mut self, holders: &[u16], batch: &Batch, errand: &Errand) -> u32 {
+        let no = self.next;
+        // After 2^32 batches numbers come again; none of those still on their way is that old.
+        self.next = no.wrapping_add(1);
+        for &holder in if *errand == Errand::Sort { &holders[..1] } else { holders } {
+            if let Some(host) = self.host_mut(holder) {
+                host.queue.push_back(Parcel { flight: no, batch: batch.clone(), errand: errand.clone() });
+            }
+        }
+        self.flights.insert(no, Flight { waits: holders.to_vec(), holders: holders.to_vec(), refused: Vec::new(), had: 0 });
+        no
+    }
+
+    /// An intermediary had so many pages of a flight; whether that is still on its way, and not refused.
+    pub(super) fn had(&mut self, no: u32, pages: u64) -> bool {
+        let Some(flight) = self.flights.get_mut(&no) else { return false };
+        flight.had += pages;
+        flight.refused.is_empty()
     }
 
     pub(super) fn is_gone(&self, via: u16) -> bool {
@@ -89,13 +139,20 @@ impl Staging {
         }
     }
 
-    /// An intermediary has answered: the flight, if all of its have.
+    /// An intermediary has answered: the flight, if all of its have answered everything.
     fn answered(&mut self, no: u32, via: u16, stored: bool) -> Option<Flight> {
         let flight = self.flights.get_mut(&no)?;
-        flight.waits.retain(|&v| v != via);
+        let host = self.hosts.get_mut(usize::from(via))?;
         if !stored {
-            flight.refused.push(via);
+            host.drop_parcels(|flight| flight == no);
+            if !flight.refused.contains(&via) {
+                flight.refused.push(via);
+            }
         }
+        if host.is_busy_with(no) {
+            return None;
+        }
+        flight.waits.retain(|&v| v != via);
         if flight.waits.is_empty() { self.flights.remove(&no) } else { None }
     }
 
@@ -144,16 +201,20 @@ enum Load {
 }
 
 impl Sender {
-    /// The next batch for an intermediary; waits until there is one. `None` when its connection of this epoch is done with. The batch
-    /// goes in the frame with this number.
-    pub(super) fn next_staged(&self, via: u16, epoch: u32, seq: u32) -> Option<Batch> {
+    /// The next parcel for an intermediary; waits until there is one. `None` when its connection of this epoch is done with. It goes in
+    /// the frame with this number.
+    pub(super) fn next_staged(&self, via: u16, epoch: u32, seq: u32) -> Option<Parcel> {
         let mut state = self.lock();
         loop {
             let host = state.staging.host_mut(via).filter(|host| host.epoch == Some(epoch))?;
-            if let Some((flight, batch)) = host.queue.pop_front() {
-                host.on_way.insert(seq, flight);
-                return Some(batch);
+            let now = Instant::now();
+            if let Some(parcel) = host.waiting.next(now).or_else(|| host.queue.pop_front()) {
+                if parcel.errand != Errand::Sort {
+                    host.on_way.insert(seq, parcel.clone());
+                }
+                return Some(parcel);
             }
+            let again = host.waiting.wait(now).unwrap_or(Duration::MAX);
             let wait = match state.load(via) {
                 Load::Again => {
                     self.room.notify_all();
@@ -163,7 +224,7 @@ impl Sender {
                     self.end_sends(&mut state);
                     continue;
                 }
-                Load::Wait(wait) => wait,
+                Load::Wait(wait) => wait.min(again),
             };
             state = self.room.wait_timeout(state, wait).unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
@@ -173,23 +234,33 @@ impl Sender {
     pub(super) fn stored(&self, via: u16, epoch: u32, seq: u32, stored: bool) -> bool {
         let mut state = self.lock();
         let Some(host) = state.staging.host_mut(via).filter(|host| host.epoch == Some(epoch)) else { return false };
-        let Some(no) = host.on_way.remove(&seq) else { return false };
+        let Some(parcel) = host.on_way.remove(&seq) else { return false };
         let last = host.on_way.is_empty();
+        self.settle(&mut state, via, parcel.flight, stored);
+        last
+    }
+
+    /// An intermediary has answered something of a flight, which may be over with that.
+    pub(super) fn settle(&self, state: &mut State, via: u16, no: u32, stored: bool) {
         if let Some(flight) = state.staging.answered(no, via, stored) {
             if flight.refused.is_empty() {
-                self.landed(&mut state, no, &flight);
+                self.landed(state, no, &flight);
             } else {
-                self.refused(&mut state, no, &flight);
+                self.refused(state, no, &flight);
             }
-            self.end_sends(&mut state);
+            self.end_sends(state);
         }
         self.room.notify_all();
-        last
     }
 
     /// A batch is kept by everybody that it went to. Pages that have joined their send again meanwhile are staged in an old version.
     fn landed(&self, state: &mut State, no: u32, flight: &Flight) {
-        let Some((extents, _)) = state.sends.iter_mut().find_map(|send| send.acknowledged((Lane::Staged, no))) else { return };
+        let landed = state.sends.iter_mut().find_map(|send| {
+            let (extents, _) = send.acknowledged((Lane::Staged, no))?;
+            send.had(flight.had);
+            Some(extents)
+        });
+        let Some(extents) = landed else { return };
         let mut there = Bitmap::default();
         for extent in extents {
             there.insert_run(extent.first, extent.pages);
@@ -218,8 +289,10 @@ impl Sender {
         }
     }
 
-    pub(super) fn use_intermediaries(&self, count: usize) {
-        self.lock().staging = Staging::of(count);
+    /// The intermediaries that are reached at these addresses may be used.
+    pub(super) fn use_intermediaries(&self, at: impl Iterator<Item = SocketAddr>) {
+        let identities: Vec<u64> = at.map(|at| xxh3_64(at.to_string().as_bytes())).collect();
+        self.lock().staging = Staging::of(&identities);
     }
 
     /// A connection to an intermediary is in use.
@@ -239,10 +312,11 @@ impl Sender {
         host.gone |= gone;
         host.on_way.clear();
         host.queue.clear();
+        host.waiting = WaitingRoom::default();
         let back: Vec<u32> =
             state.staging.flights.extract_if(.., |_, flight| flight.waits.contains(&via)).map(|(no, _)| no).collect();
         for host in &mut state.staging.hosts {
-            host.queue.retain(|(no, _)| !back.contains(no));
+            host.drop_parcels(|no| back.contains(&no));
         }
         for send in &mut state.sends {
             send.take_back(|(lane, no)| lane == Lane::Staged && back.contains(&no));
@@ -285,28 +359,20 @@ impl State {
             Next::Skipped => return Load::Skipped,
             Next::Wait(wait) => return Load::Wait(wait),
         };
-        let no = self.staging.next;
-        // After 2^32 batches numbers come again; none of those still on their way is that old.
-        self.staging.next = no.wrapping_add(1);
-        self.sends[index].launch((Lane::Staged, no), batch.extents.clone());
-        for &holder in &holders {
-            if let Some(host) = self.staging.host_mut(holder) {
-                host.queue.push_back((no, batch.clone()));
-            }
-        }
-        self.staging.flights.insert(no, Flight { waits: holders.clone(), holders, refused: Vec::new() });
+        let errand = if self.sends[index].dedup { Errand::Sort } else { Errand::Send };
+        let no = self.staging.post(&holders, &batch, &errand);
+        self.sends[index].launch((Lane::Staged, no), batch.extents);
         Load::Again
     }
 
     /// The first send of which an intermediary may get a batch, and who else gets it.
     fn choose(&self, via: u16) -> Option<(usize, Vec<u16>)> {
-        let window = self.window();
-        let load = |via: u16| self.staging.host(via).filter(|host| host.epoch.is_some() && !host.gone).map(Host::load);
-        if load(via)? >= window {
-            return None;
-        }
+        let load = |via: u16| self.staging.host(via).filter(|host| host.is_up()).map(Host::load);
+        let mine = load(via)?;
         self.sends.iter().enumerate().find_map(|(index, send)| {
-            if !send.has_more() || !send.via.contains(&via) || self.destination_takes(send) {
+            // Where a batch is a question first as many again may be on their way.
+            let window = self.window() * if send.dedup { 2 } else { 1 };
+            if mine >= window || !send.has_more() || !send.via.contains(&via) || self.destination_takes(send) {
                 return None;
             }
             let left = send.via.iter().filter(|&&v| !self.staging.is_gone(v)).count();
@@ -340,7 +406,7 @@ mod tests {
 
     #[test]
     fn places_name_every_page_once_with_all_who_have_it() {
-        let mut staging = Staging::of(3);
+        let mut staging = Staging::of(&[0; 3]);
         for (host, pages) in staging.hosts.iter_mut().zip([set(0..10), set(5..15), set([7, 8, 14, 30])]) {
             host.pages = pages;
         }
@@ -362,8 +428,8 @@ mod tests {
 
     #[test]
     fn a_flight_is_over_when_all_have_answered() {
-        let mut staging = Staging::of(2);
-        staging.flights.insert(4, Flight { holders: vec![0, 1], waits: vec![0, 1], refused: Vec::new() });
+        let mut staging = Staging::of(&[0; 2]);
+        staging.flights.insert(4, Flight { holders: vec![0, 1], waits: vec![0, 1], refused: Vec::new(), had: 0 });
         assert!(staging.answered(4, 1, false).is_none() && staging.answered(9, 0, true).is_none());
         let flight = staging.answered(4, 0, true).unwrap();
         assert_eq!((flight.holders, flight.refused), (vec![0, 1], vec![1]));

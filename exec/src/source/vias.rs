@@ -5,6 +5,7 @@ use super::link::{Target, Unconnected};
 use super::stage_link::{self, StageLink, StageNews};
 use crate::wire::WireError;
 use crate::wire::dial::{REFUSED, RETRY, Way};
+use crate::wire::fingerprint::Fingerprints;
 use crate::wire::message::Order;
 use livemig_core::ledger::Observation;
 use livemig_core::machine::{Migration, Outcome};
@@ -27,6 +28,8 @@ pub(super) const HAND_OVER: u32 = u32::MAX;
 #[derive(Debug, Default)]
 pub(super) struct Vias {
     hosts: Vec<Via>,
+    /// They are asked for pages by these.
+    fingerprints: Option<Fingerprints>,
     /// A reservation that waits for answers of these intermediaries.
     reserving: Option<(CmdId, Vec<u16>)>,
     /// Places that the destination has not been told.
@@ -69,10 +72,11 @@ enum Standing {
 }
 
 impl Vias {
-    /// The intermediaries that are reached like this, as seen from the source and from the destination.
-    pub(super) fn of(ways: Vec<(Way, Way)>) -> Vias {
+    /// The intermediaries that are reached like this, as seen from the source and from the destination; with `fingerprints`, they are asked
+    /// for pages by their content.
+    pub(super) fn of(ways: Vec<(Way, Way)>, fingerprints: Option<Fingerprints>) -> Vias {
         let via = |(way, fetch): (Way, Way)| Via { way, fetch, standing: Standing::Idle, epoch: 0, used: false, refused: None };
-        Vias { hosts: ways.into_iter().map(via).collect(), next: OWN, ..Vias::default() }
+        Vias { hosts: ways.into_iter().map(via).collect(), fingerprints, next: OWN, ..Vias::default() }
     }
 
     /// How the destination reaches them.
@@ -179,7 +183,7 @@ impl Driver {
             return;
         }
         via.refused = None;
-        match StageLink::open((v, epoch, self.session), stream, &self.sender, &self.news, &self.small) {
+        match StageLink::open((v, epoch, self.session), self.vias.fingerprints, stream, &self.sender, &self.news, &self.small) {
             Ok(link) => via.standing = Standing::Asked(link),
             Err(error) => {
                 self.warn(&format!("intermediary {v}: {error}"));

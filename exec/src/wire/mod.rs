@@ -16,6 +16,7 @@
 pub(crate) mod auth;
 pub(crate) mod dial;
 pub(crate) mod entrance;
+pub(crate) mod fingerprint;
 pub(crate) mod frame;
 pub(crate) mod message;
 mod packing;

@@ -47,27 +47,34 @@ impl PageSender {
         if let Some(windows) = &mut self.windows {
             windows.cover(memory, extents)?;
         }
+        let windows = self.windows.take();
+        let bytes = self.take_from(readable(windows.as_ref(), memory), extents, treatment);
+        self.windows = windows;
+        Ok(bytes)
+    }
+
+    /// The same out of what is no guest memory, and cannot fail.
+    pub(crate) fn take_from(&mut self, pages: &dyn ReadPages, extents: &[Extent], treatment: Treatment) -> u64 {
         self.runs.clear();
         if treatment.elide {
-            let pages = readable(self.windows.as_ref(), memory);
             extents.iter().flat_map(|e| e.iter()).for_each(|page| append(&mut self.runs, page, pages.is_zero(page)));
         } else {
             self.runs.extend(extents.iter().map(|&extent| Run { extent, zero: false }));
         }
         self.packed = treatment.pack;
         if self.packed {
-            self.pack(memory);
+            self.pack(pages);
         }
         self.write_table();
-        Ok((HEADER + self.body.len()) as u64 + self.data())
+        (HEADER + self.body.len()) as u64 + self.data()
     }
 
     /// Packs the pages as they are now.
-    fn pack(&mut self, memory: &GuestMemory) {
+    fn pack(&mut self, pages: &dyn ReadPages) {
         let packer = self.packer.get_or_insert_default();
         packer.clear();
         for piece in pieces(&self.runs) {
-            packer.add(copy_out(readable(self.windows.as_ref(), memory), &piece, &mut self.copies));
+            packer.add(copy_out(pages, &piece, &mut self.copies));
         }
     }
 
@@ -105,13 +112,21 @@ impl PageSender {
 
     /// Sends what was taken: packed pages as they were then, others as they are now.
     pub(crate) fn send(&mut self, memory: &GuestMemory, out: &mut FrameWriter<TcpStream>) -> Result<(), WireError> {
+        let windows = self.windows.take();
+        let sent = self.send_from(readable(windows.as_ref(), memory), out);
+        self.windows = windows;
+        sent
+    }
+
+    /// The same for what was taken out of no guest memory.
+    pub(crate) fn send_from(&mut self, pages: &dyn ReadPages, out: &mut FrameWriter<TcpStream>) -> Result<(), WireError> {
         let header = out.header(Kind::Pages, &self.body, self.data() as usize);
         let mut parts = vec![part(&header), part(&self.body)];
         if let Some(packer) = self.pack_of() {
             parts.push(part(&packer.data));
         } else {
             for piece in pieces(&self.runs) {
-                let copies = copy_out(readable(self.windows.as_ref(), memory), &piece, &mut self.copies);
+                let copies = copy_out(pages, &piece, &mut self.copies);
                 let sum = sum_of(copies);
                 parts.extend([part(bytes_of(copies)), part(&sum)]);
                 // SAFETY: header, body, copies and sum live until the call returns, and are only read.

@@ -7,6 +7,7 @@
 use super::WireError;
 use super::auth::{self, Greeting, Key};
 use super::dial::Way;
+use super::fingerprint::Fingerprint;
 use super::frame::SILENCE;
 use super::pages::MAX_PAGES;
 use crate::tls::Security;
@@ -25,8 +26,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Everything but pages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum StageMessage {
-    /// From the source, first on its connection: keep pages of a guest that has so many.
-    Keep { pages: u64 },
+    /// From the source, first on its connection: keep pages of a guest that has so many, those with equal contents (also those of other
+    /// guests) once if they are `shared`.
+    Keep { pages: u64, shared: bool },
     /// To the source: whether there is any room, and whether pages of this session have been kept before.
     Kept { room: bool, known: bool },
     /// To the source: the pages of the frame with this number are kept, or none of them for lack of room; how much is kept now.
@@ -35,14 +37,37 @@ pub(crate) enum StageMessage {
     Fetch { runs: Vec<(u64, u32)> },
     /// From either: nothing of this session is needed any more.
     Free,
+    /// From the source: whether the contents of these pages are here. The pages refer to those that are.
+    Probe { runs: Vec<(u64, u32)>, fingerprints: Vec<Fingerprint> },
+    /// To the source: the answer to the frame with this number, page by page; how much is kept now.
+    Probed { seq: u32, found: Vec<Found>, held: Bytes },
+}
+
+/// What an intermediary knows of the content of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Found {
+    /// It is here, and the page refers to it.
+    Here,
+    /// It is not here, and nobody else is about to send it.
+    Unknown,
+    /// Somebody else has been told that it is not here: it is worth asking again.
+    Coming,
 }
 
 impl StageMessage {
     /// A request for pages.
     pub(crate) fn fetch(extents: &[Extent]) -> StageMessage {
-        let run = |e: &Extent| (e.first.0, u32::try_from(e.pages).unwrap_or(u32::MAX));
-        StageMessage::Fetch { runs: extents.iter().map(run).collect() }
+        StageMessage::Fetch { runs: runs(extents) }
     }
+
+    /// A question for pages with these contents.
+    pub(crate) fn probe(extents: &[Extent], fingerprints: Vec<Fingerprint>) -> StageMessage {
+        StageMessage::Probe { runs: runs(extents), fingerprints }
+    }
+}
+
+fn runs(extents: &[Extent]) -> Vec<(u64, u32)> {
+    extents.iter().map(|e| (e.first.0, u32::try_from(e.pages).unwrap_or(u32::MAX))).collect()
 }
 
 /// Connects to an intermediary.
@@ -71,6 +96,19 @@ pub(crate) fn requested(runs: &[(u64, u32)], pages: u64) -> Result<Vec<Extent>, 
     Ok(extents)
 }
 
+/// The pages of a question, of a guest with so many, with their contents.
+pub(crate) fn probed(
+    runs: &[(u64, u32)],
+    fingerprints: &[Fingerprint],
+    pages: u64,
+) -> Result<Vec<(PageIndex, Fingerprint)>, WireError> {
+    let asked: Vec<PageIndex> = requested(runs, pages)?.into_iter().flat_map(Extent::iter).collect();
+    if asked.len() != fingerprints.len() {
+        return Err(WireError::Malformed("question for contents"));
+    }
+    Ok(asked.into_iter().zip(fingerprints.iter().copied()).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +120,17 @@ mod tests {
         assert_eq!(requested(&runs, 100).unwrap(), good);
         for bad in [&[(3, 60), (99, 2)][..], &[(0, 100); 3], &[(5, 0)], &[(u64::MAX, 2)]] {
             assert!(requested(bad, 100).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_question_names_as_many_contents_as_pages() {
+        use crate::wire::fingerprint::Fingerprints;
+        let content = Fingerprints::of_run(&Key([1; 32])).take(&crate::content::Page::ZERO);
+        let asked = probed(&[(3, 2), (9, 1)], &[content; 3], 100).unwrap();
+        assert_eq!(asked.iter().map(|a| a.0.0).collect::<Vec<_>>(), [3, 4, 9]);
+        for (runs, contents) in [(&[(3, 2)][..], 3), (&[(3, 2)], 1), (&[(99, 2)], 2), (&[(0, 300)], 300)] {
+            assert!(probed(runs, &vec![content; contents], 100).is_err(), "{runs:?}");
         }
     }
 }
