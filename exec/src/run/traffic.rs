@@ -120,7 +120,7 @@ impl Flows {
         self.mark(0, now, |_| true);
     }
 
-    /// A migration has ended: so far go the means of flows that have no time of their own. For the others see whether it is over.
+    /// A migration has ended: so far go the means of flows that have no time of their own.
     pub(super) fn extend_means(&mut self, flows: &[Stream], now: Time) {
         self.mark(1, now, |flow| flows[flow].measured_for.is_none());
     }
