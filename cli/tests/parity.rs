@@ -78,15 +78,21 @@ const ZIPF: &str = "{ kind = 'zipf', working_set = '32 MiB', exponent = 1.0, wri
 const ATTEMPTS: usize = 3;
 
 fn scenario(workload: &str, strategy: &str) -> Scenario {
+    of_guests(&[format!("workload = {workload}")], strategy)
+}
+
+/// Guests with these keys beside their places and sizes.
+fn of_guests(guests: &[String], strategy: &str) -> Scenario {
     // To compress takes the processor: where that is shared with others, pages would come more slowly than the limit lets them.
     let limit = if strategy.contains("compress") { "100 Mbit/s" } else { "300 Mbit/s" };
     let host = |name: &str| format!("[[host]]\nname = '{name}'\nnics = [{{ rate = '10 Gbit/s' }}]\n");
+    let guest = |(i, keys): (usize, &String)| format!("[[vm]]\nname = 'vm{i}'\nhost = 'src'\nmemory = '64 MiB'\n{keys}\n");
     let text = format!(
-        "schema = 1\nname = 'parity'\nhorizon = '1 min'\n{}{}\
-         [[vm]]\nname = 'vm'\nhost = 'src'\nmemory = '64 MiB'\nworkload = {workload}\n\
+        "schema = 1\nname = 'parity'\nhorizon = '1 min'\n{}{}{}\
          [migrate]\nto = 'dst'\nat = '1 s'\nstrategies = [{{ name = 'it', limit = '{limit}', {strategy} }}]\n",
         host("src"),
         host("dst"),
+        guests.iter().enumerate().map(guest).collect::<String>(),
     );
     livemig_models::scenario::parse(&text, Path::new("."), "parity.toml").unwrap().scenario
 }
@@ -102,7 +108,7 @@ struct Course {
 }
 
 impl Course {
-    fn new(outcome: Outcome, timeline: &[TimelinePoint], rounds: &[RoundRecord]) -> Course {
+    fn new(outcome: Outcome, technique: &str, timeline: &[TimelinePoint], rounds: &[RoundRecord]) -> Course {
         let steps = timeline.iter().filter_map(|point| match point.what {
             TimelineItem::Phase(phase) => Some(format!("[{}]", phase.name())),
             TimelineItem::Command(name) => Some(name.to_owned()),
@@ -110,14 +116,14 @@ impl Course {
         });
         Course {
             outcome,
-            steps: steps.collect(),
+            steps: std::iter::once(technique.to_owned()).chain(steps).collect(),
             rounds: rounds.iter().map(|r| r.pages.0 / PAGE_SIZE).collect(),
             lengths: rounds.iter().map(|r| r.duration.0 / 1_000_000).collect(),
         }
     }
 }
 
-fn simulated(point: &Point) -> Course {
+fn simulated(point: &Point) -> Vec<Course> {
     let settings = Settings {
         horizon: Span::from_secs(60),
         seed: 1,
@@ -127,8 +133,7 @@ fn simulated(point: &Point) -> Course {
         rate_tolerance: 0.0,
     };
     let result = livemig_sim::run(&point.world, &point.strategies[0], settings);
-    let m = &result.migrations[0];
-    Course::new(m.metrics.outcome, &m.timeline, &m.rounds)
+    result.migrations.iter().map(|m| Course::new(m.metrics.outcome, m.technique, &m.timeline, &m.rounds)).collect()
 }
 
 /// Agents go before everything else that the machine does, where that may be asked for.
@@ -143,7 +148,7 @@ fn launch() -> Launch {
     }
 }
 
-fn real(point: &Point) -> Course {
+fn real(point: &Point) -> Vec<Course> {
     let options = Options {
         lead: Span::from_millis(500),
         observe: Span::ZERO,
@@ -152,9 +157,11 @@ fn real(point: &Point) -> Course {
         ..Options::new(launch())
     };
     let result = livemig_exec::run::run(&point.world, &point.strategies[0], 1, &options).unwrap();
-    let m = &result.migrations[0];
-    assert!(m.is_good(), "{:?} {:?}", m.report, result.warnings);
-    Course::new(m.metrics.outcome, &m.timeline, &m.rounds)
+    let course = |m: &livemig_exec::run::MigrationResult| {
+        assert!(m.is_good(), "{:?} {:?}", m.report, result.warnings);
+        Course::new(m.metrics.outcome, m.technique, &m.timeline, &m.rounds)
+    };
+    result.migrations.iter().map(course).collect()
 }
 
 /// Whether so many pages are as many as so many others.
@@ -197,17 +204,45 @@ fn the_simulator_and_real_guests_do_the_same() {
         return;
     }
     for (name, workload, strategy, rule) in CASES {
-        let scenario = scenario(workload, strategy);
-        let point = &scenario.points[0];
-        let simulated = simulated(point);
-        assert_eq!(simulated.outcome, Outcome::Completed, "{name}");
-        let mut told = Vec::new();
-        while let Some(why) = difference(&simulated, &real(point), rule) {
-            told.push(why);
-            assert!(told.len() < ATTEMPTS, "{name}: simulated and real:\n{}", told.join("\n"));
-        }
-        println!("{name}: {} steps, rounds of {:?} pages", simulated.steps.len(), simulated.rounds);
+        assert_alike(name, &scenario(workload, strategy), rule);
     }
+}
+
+/// Both drivers make the same of a scenario; what the simulator made of it.
+fn assert_alike(name: &str, scenario: &Scenario, rule: Rule) -> Vec<Course> {
+    let point = &scenario.points[0];
+    let simulated = simulated(point);
+    let mut told = Vec::new();
+    loop {
+        let real = real(point);
+        assert_eq!(simulated.len(), real.len(), "{name}");
+        let pairs = simulated.iter().zip(&real);
+        let differences: Vec<String> = pairs.filter_map(|(a, b)| difference(a, b, rule)).collect();
+        if differences.is_empty() {
+            break;
+        }
+        told.push(differences.join("\n"));
+        assert!(told.len() < ATTEMPTS, "{name}: simulated and real:\n{}", told.join("\n"));
+    }
+    for course in &simulated {
+        assert_eq!(course.outcome, Outcome::Completed, "{name}");
+        println!("{name}: {} steps, rounds of {:?} pages", course.steps.len(), course.rounds);
+    }
+    simulated
+}
+
+#[test]
+fn both_choose_the_same_techniques_by_traffic() {
+    if let Err(why) = livemig_exec::guest::kvm_available() {
+        println!("skipped: {why}");
+        return;
+    }
+    let guest = |tx: u32, rx: u32| format!("workload = {IDLE}\ntraffic = {{ tx = '{tx} Mbit/s', rx = '{rx} Mbit/s' }}");
+    let guests = [guest(30, 3), guest(3, 30)];
+    let strategy = "preset = 'traffic-sensitive', stop = { rule = 'fixed-rounds', rounds = 2 }, select = { policy = 'traffic', window = '500 ms' }";
+    let courses = assert_alike("chosen by traffic", &of_guests(&guests, strategy), Rule::Counts);
+    let techniques: Vec<&str> = courses.iter().map(|course| course.steps[0].as_str()).collect();
+    assert_eq!(techniques, ["post-copy", "pre-copy"]);
 }
 
 #[test]
