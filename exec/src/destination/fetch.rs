@@ -3,12 +3,13 @@
 //! There are two to each: one for pages that the guest waits for, which nothing stands in front of, and one for all others. Each has a
 //! thread, which makes its connection again when it breaks.
 
-use super::session::{Session, place};
+use super::intake::{place, place_zeros};
+use super::session::Session;
 use crate::wire::WireError;
 use crate::wire::auth::{Greeting, Role};
 use crate::wire::dial::{REFUSED, RETRY, Way};
 use crate::wire::frame::{FrameReader, FrameWriter, HEADER, Header, SILENCE};
-use crate::wire::pages::{Buffer, MAX_DATA, PIECE, Table, new_buffer};
+use crate::wire::pages::{Landing, MAX_DATA, PIECE, Table};
 use crate::wire::stage::{StageMessage, connect};
 use livemig_core::push_plan::Extent;
 use livemig_core::units::{PAGE_SIZE, PageIndex};
@@ -30,13 +31,13 @@ pub(super) struct Lane {
     via: u16,
     urgent: bool,
     table: Table,
-    buffer: Box<Buffer>,
+    landing: Landing,
 }
 
 impl Lane {
     /// Fetches from an intermediary, on a thread of its own, until nothing more is to be fetched there.
     pub(super) fn start(session: Arc<Session>, via: u16, urgent: bool) -> io::Result<()> {
-        let lane = Lane { session, via, urgent, table: Table::default(), buffer: new_buffer() };
+        let lane = Lane { session, via, urgent, table: Table::default(), landing: Landing::default() };
         let name = if urgent { "fetch urgent" } else { "fetch" };
         std::thread::Builder::new().name(name.to_owned()).spawn(move || lane.run()).map(drop)
     }
@@ -204,7 +205,9 @@ impl Lane {
                 return Err(WireError::Outdated);
             };
             self.table.read(reader, header, memory.pages())?;
-            place(watch, &reader.input, memory, &self.table, &mut self.buffer, |extent| session.book().fetched(extent))?;
+            let come = |extent| session.book().fetched(extent);
+            self.table.receive(&reader.input, memory, &mut self.landing, false, |piece, pages| place(watch, piece, pages, come))?;
+            place_zeros(watch, &self.table.zeros().collect::<Vec<_>>(), come)?;
             self.table.runs.iter().map(|run| run.extent).collect()
         };
         let bytes = HEADER as u64 + u64::from(header.body) + u64::from(header.data);

@@ -6,6 +6,7 @@ mod faults;
 mod fetch;
 mod gather;
 mod heir;
+mod intake;
 mod orders;
 mod places;
 mod session;

@@ -3,17 +3,15 @@
 use super::Setup;
 use super::book::Book;
 use super::gather::Gathering;
+use super::intake::Intake;
 use super::orders::Orders;
-use crate::content::Page;
-use crate::error::ExecError;
 use crate::guest::Guest;
 use crate::memory::{GuestMemory, Userfault};
 use crate::wire::WireError;
 use crate::wire::auth::{Greeting, Role};
-use crate::wire::frame::{FrameReader, FrameWriter, HEADER, Header, Kind, SILENCE};
+use crate::wire::frame::{FrameReader, FrameWriter, Header, SILENCE};
 use crate::wire::message::Message;
-use crate::wire::pages::{Buffer, MAX_DATA, Table, new_buffer};
-use livemig_core::push_plan::Extent;
+use crate::wire::pages::MAX_DATA;
 use livemig_core::units::PageIndex;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -48,7 +46,7 @@ struct Connections {
 #[derive(Debug, Default)]
 pub(super) struct Room {
     /// Frames of other epochs are not applied.
-    epoch: u32,
+    pub(super) epoch: u32,
     pub(super) memory: Option<Arc<GuestMemory>>,
     /// The guest, until it starts.
     pub(super) guest: Option<Guest>,
@@ -120,9 +118,9 @@ impl Session {
             }
             Role::Fault => {
                 self.connections().fault = Some(writer.clone());
-                self.ask_again(&writer).and_then(|()| self.serve_pages(&mut reader, &writer, greeting))
+                self.ask_again(&writer).and_then(|()| Intake::new(self, greeting, reader, &writer)?.serve())
             }
-            Role::Stream(_) => self.serve_pages(&mut reader, &writer, greeting),
+            Role::Stream(_) => Intake::new(self, greeting, reader, &writer).and_then(|intake| intake.serve()),
             Role::Stage | Role::Fetch { .. } | Role::Traffic { .. } => Err(WireError::Malformed("role")),
         };
         // One connection that is broken takes the others of its epoch with it: the source sets all of them up again.
@@ -174,94 +172,8 @@ impl Session {
         }
     }
 
-    fn serve_pages(
-        &self,
-        reader: &mut FrameReader<TcpStream>,
-        writer: &Mutex<FrameWriter<TcpStream>>,
-        greeting: Greeting,
-    ) -> Result<(), WireError> {
-        let mut table = Table::default();
-        let mut buffer = new_buffer();
-        loop {
-            let Some(header) = reader.next()? else { continue };
-            self.check(&header, greeting.epoch)?;
-            if header.kind != Kind::Pages {
-                return Err(WireError::Malformed("message"));
-            }
-            self.apply(&header, reader, &mut table, &mut buffer)?;
-            let bytes = HEADER as u64 + u64::from(header.body) + u64::from(header.data);
-            match &self.setup.reception {
-                Some(pace) if greeting.role == Role::Fault => pace.count(bytes),
-                // What is acknowledged late is followed late.
-                Some(pace) => pace.take(bytes),
-                None => {}
-            }
-            let ack = Message::Ack { seq: header.seq };
-            writer.lock().unwrap_or_else(PoisonError::into_inner).message(&ack)?;
-        }
-    }
-
-    fn check(&self, header: &Header, epoch: u32) -> Result<(), WireError> {
+    pub(super) fn check(&self, header: &Header, epoch: u32) -> Result<(), WireError> {
         if header.session == self.id && header.epoch == epoch { Ok(()) } else { Err(WireError::Outdated) }
-    }
-
-    /// Puts the pages of a frame where they belong.
-    fn apply(
-        &self,
-        header: &Header,
-        reader: &mut FrameReader<TcpStream>,
-        table: &mut Table,
-        buffer: &mut Buffer,
-    ) -> Result<(), WireError> {
-        let room = self.room();
-        if room.epoch != header.epoch || room.over {
-            return Err(WireError::Outdated);
-        }
-        let Some(memory) = &room.memory else { return Err(WireError::Malformed("frame of pages for which there is no room")) };
-        table.read(reader, header, memory.pages())?;
-        let (input, filler) = (&reader.input, room.filler.as_ref());
-        match filler.filter(|_| room.watched) {
-            Some(watch) => place(watch, input, memory, table, buffer, |extent| self.book().arrived(extent)),
-            None => self.write(filler, input, memory, table, buffer),
-        }
-    }
-
-    /// Puts the pages of a frame into memory before the guest has started.
-    fn write(
-        &self,
-        filler: Option<&Arc<Userfault>>,
-        input: &TcpStream,
-        memory: &GuestMemory,
-        table: &Table,
-        buffer: &mut Buffer,
-    ) -> Result<(), WireError> {
-        let in_place = |piece: &[Extent]| {
-            let mut book = self.book();
-            if filler.is_none() {
-                // Also by what turns out to be wrong.
-                piece.iter().for_each(|&extent| book.touch(extent));
-            }
-            book.are_touched(piece)
-        };
-        table.receive(input, memory, buffer, in_place, |piece, pages| {
-            if let (Some(filler), Some(pages)) = (filler, pages) {
-                each_of(piece, pages, |extent, pages| filler.fill(extent.first, pages))?;
-            }
-            let mut book = self.book();
-            piece.iter().for_each(|&extent| book.touch(extent));
-            piece.iter().for_each(|&extent| book.arrived(extent));
-            Ok(())
-        })?;
-        for run in table.runs.iter().filter(|r| r.zero) {
-            for page in run.extent.iter() {
-                // Memory that nothing was written to is zero, and need not be backed.
-                if self.book().are_touched(&[Extent { first: page, pages: 1 }]) {
-                    memory.write_page(page, &Page::ZERO);
-                }
-            }
-            self.book().arrived(run.extent);
-        }
-        Ok(())
     }
 
     /// Asks the source for a page that the guest waits for, if it can be reached; otherwise the next connection does.
@@ -324,40 +236,4 @@ impl Connections {
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
-}
-
-/// Places pages for a guest that may be waiting for them, and tells which have `come`. What it has already is newer than what comes.
-pub(super) fn place(
-    watch: &Userfault,
-    input: &TcpStream,
-    memory: &GuestMemory,
-    table: &Table,
-    buffer: &mut Buffer,
-    mut come: impl FnMut(Extent),
-) -> Result<(), WireError> {
-    let aside = |_: &[Extent]| false;
-    table.receive(input, memory, buffer, aside, |piece, pages| {
-        each_of(piece, pages.unwrap_or_default(), |extent, pages| watch.place(extent.first, pages).map(drop))?;
-        piece.iter().for_each(|&extent| come(extent));
-        Ok(())
-    })?;
-    for run in table.runs.iter().filter(|r| r.zero) {
-        watch.place_zeros(run.extent.first, run.extent.pages)?;
-        come(run.extent);
-    }
-    Ok(())
-}
-
-/// Does something with each extent of a piece and its pages.
-fn each_of(
-    piece: &[Extent],
-    mut pages: &[Page],
-    mut what: impl FnMut(Extent, &[Page]) -> Result<(), ExecError>,
-) -> Result<(), ExecError> {
-    for &extent in piece {
-        let (these, rest) = pages.split_at(extent.pages as usize);
-        what(extent, these)?;
-        pages = rest;
-    }
-    Ok(())
 }

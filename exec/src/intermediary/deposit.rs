@@ -7,7 +7,7 @@ use crate::memory::{GuestMemory, ReadPages};
 use crate::wire::WireError;
 use crate::wire::fingerprint::Fingerprint;
 use crate::wire::frame::{FrameReader, Header};
-use crate::wire::pages::{Buffer, Table, new_buffer};
+use crate::wire::pages::{Landing, Table};
 use crate::wire::stage::{Found, MOST_PAGES, probed, requested};
 use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::Extent;
@@ -70,16 +70,10 @@ pub(super) struct PutDown {
 }
 
 /// Buffers that live as long as a connection.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Buffers {
     table: Table,
-    buffer: Box<Buffer>,
-}
-
-impl Default for Buffers {
-    fn default() -> Buffers {
-        Buffers { table: Table::default(), buffer: new_buffer() }
-    }
+    landing: Landing,
 }
 
 /// Where pages that are handed out are.
@@ -163,19 +157,19 @@ impl Deposit {
     ) -> Result<PutDown, WireError> {
         let shelf = self.open(header.epoch)?;
         let Some(memory) = &shelf.memory else { return Err(WireError::Malformed("frame of pages that nobody was asked to keep")) };
-        let Buffers { table, buffer } = buffers;
+        let Buffers { table, landing } = buffers;
         table.read(reader, header, memory.pages())?;
         if table.packed {
             self.packs.store(true, Ordering::Relaxed);
         }
         if shelf.shared {
-            return self.put_down_shared(reader, memory, table, buffer);
+            return self.put_down_shared(reader, memory, table, landing);
         }
         if !self.back(table) {
-            table.receive(&reader.input, memory, buffer, |_| false, |_, _| Ok(()))?;
+            table.receive(&reader.input, memory, landing, false, |_, _| Ok(()))?;
             return Ok(PutDown { stored: false, held: self.held() });
         }
-        table.receive(&reader.input, memory, buffer, |_| true, |_, _| Ok(()))?;
+        table.receive(&reader.input, memory, landing, true, |_, _| Ok(()))?;
         let mut kept = self.kept();
         for run in &table.runs {
             if run.zero {
@@ -194,20 +188,14 @@ impl Deposit {
         reader: &FrameReader<TcpStream>,
         memory: &GuestMemory,
         table: &Table,
-        buffer: &mut Buffer,
+        landing: &mut Landing,
     ) -> Result<PutDown, WireError> {
         let mut came = Vec::new();
-        table.receive(
-            &reader.input,
-            memory,
-            buffer,
-            |_| false,
-            |piece, pages| {
-                let copies = pages.unwrap_or_default().iter().map(|page| Arc::new(*page));
-                came.extend(piece.iter().flat_map(|e| e.iter()).zip(copies));
-                Ok(())
-            },
-        )?;
+        table.receive(&reader.input, memory, landing, false, |piece, pages| {
+            let copies = pages.iter().map(|page| Arc::new(*page));
+            came.extend(piece.iter().flat_map(|e| e.iter()).zip(copies));
+            Ok(())
+        })?;
         let extents = || table.runs.iter().map(|run| run.extent);
         let remove = |set: &mut Bitmap| {
             for e in extents() {

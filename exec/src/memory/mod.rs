@@ -1,8 +1,9 @@
 //! A guest's memory, the log of what it writes, and faults on what is not there yet.
 //!
 //! [`GuestMemory`] is shared between vCPUs that write to it whenever they run and host threads that copy from and to it. No
-//! reference into it is ever made; all access is by copying through raw pointers, as with memory that a device writes. A copy
-//! taken while the guest runs may be torn; it is the dirty log's business to say that it must be taken again.
+//! reference into it is made before the guest has gone for good; until then all access is by copying through raw pointers, as with
+//! memory that a device writes. A copy taken while the guest runs may be torn; it is the dirty log's business to say that it must be
+//! taken again.
 
 mod dirty;
 mod uffd;
@@ -15,9 +16,11 @@ pub(crate) use window::Windows;
 
 use crate::content::{Page, WORDS};
 use crate::error::ExecError;
+use livemig_core::push_plan::Extent;
 use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Memory of this process, 2 MiB aligned, not backed until it is touched.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub struct GuestMemory {
     pages: u64,
     /// Where it lies in a file without a name; otherwise it is anonymous and private.
     file: Option<OwnedFd>,
+    /// Nobody writes to it any more.
+    still: AtomicBool,
 }
 
 /// Where pages are read.
@@ -41,6 +46,11 @@ pub(crate) trait ReadPages {
     /// # Panics
     /// When it is not there.
     fn is_zero(&self, page: PageIndex) -> bool;
+
+    /// Pages to be read where they are; `None` as long as somebody may write to them, or if they are not there in a row.
+    fn still(&self, _: Extent) -> Option<&[u8]> {
+        None
+    }
 }
 
 // SAFETY: the mapping belongs to this value alone and lives as long as it; all access goes through raw copies, which the module
@@ -80,7 +90,7 @@ impl GuestMemory {
             }
             base
         };
-        let memory = GuestMemory { base, pages, file: None };
+        let memory = GuestMemory { base, pages, file: None, still: AtomicBool::new(false) };
         memory.advise(PageIndex(0), pages, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE })?;
         Ok(memory)
     }
@@ -139,6 +149,11 @@ impl GuestMemory {
         // SAFETY: the offset was checked to be inside the mapping, or just behind it for no pages.
         let start = unsafe { self.base.add((first.0 * PAGE_SIZE) as usize) };
         Ok(ptr::slice_from_raw_parts_mut(start, (pages * PAGE_SIZE) as usize))
+    }
+
+    /// Nobody writes to it any more, ever: its guest runs elsewhere.
+    pub(crate) fn keep_still(&self) {
+        self.still.store(true, Ordering::Release);
     }
 
     /// Copies a page out.
@@ -210,6 +225,12 @@ impl ReadPages for GuestMemory {
 
     fn is_zero(&self, page: PageIndex) -> bool {
         GuestMemory::is_zero(self, page)
+    }
+
+    fn still(&self, extent: Extent) -> Option<&[u8]> {
+        let range = self.range(extent.first, extent.pages).ok()?;
+        // SAFETY: the range is inside the mapping, which lives as long as `self`; nobody writes to it.
+        self.still.load(Ordering::Acquire).then(|| unsafe { &*range.cast_const() })
     }
 }
 

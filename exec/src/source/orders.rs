@@ -64,7 +64,11 @@ impl Driver {
             self.warn(&format!("the destination refuses: {why}"));
         }
         match (order, answer) {
-            (Order::Resume { .. }, Answer::Started { at }) => self.done(id, Reply::Resumed { at }),
+            (Order::Resume { .. }, Answer::Started { at }) => {
+                // The guest does not come back to this memory.
+                self.sender.memory.keep_still();
+                self.done(id, Reply::Resumed { at });
+            }
             (Order::Resume { .. }, _) => self.fail(id, Failure::NeverStarted),
             (Order::Abort, _) => self.done(id, Reply::Aborted),
             (Order::Reserve { .. }, Answer::Done) => self.done(id, Reply::Reserved),

@@ -3,13 +3,10 @@
 //! A page that does not get smaller goes as it is. What a page is packed from is a copy: the guest may write the page meanwhile.
 
 use super::WireError;
-use super::pages::{Buffer, Direction, PIECE, SUM, Table, bytes_of, check, pieces, sum_of, transfer};
+use super::pages::{PIECE, SUM, Table, bytes_of, check, sum_of};
 use crate::content::Page;
-use crate::memory::GuestMemory;
-use livemig_core::push_plan::Extent;
 use livemig_core::units::PAGE_SIZE;
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
-use std::net::TcpStream;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Bytes of a page that was not packed.
@@ -55,7 +52,7 @@ impl Packer {
         }
         let sum = xxh3_64(&self.data[from..]).to_le_bytes();
         self.data.extend_from_slice(&sum);
-        self.data.extend_from_slice(&sum_of(pages));
+        self.data.extend_from_slice(&sum_of(&[bytes_of(pages)]));
     }
 
     fn pack(&mut self, page: &[u8]) {
@@ -94,40 +91,10 @@ impl Table {
         let pages = self.sizes.len() as u64;
         self.sizes.iter().map(|&size| u64::from(size)).sum::<u64>() + pages.div_ceil(PIECE) * SUMS as u64
     }
-
-    /// [`Table::receive`] of packed pages: they are unpacked in the buffer.
-    pub(super) fn receive_packed(
-        &self,
-        input: &TcpStream,
-        memory: &GuestMemory,
-        buffer: &mut Buffer,
-        in_place: impl Fn(&[Extent]) -> bool,
-        mut take: impl FnMut(&[Extent], Option<&[Page]>) -> Result<(), WireError>,
-    ) -> Result<(), WireError> {
-        let (mut packed, mut sizes) = (Vec::new(), self.sizes.as_slice());
-        for piece in pieces(&self.runs) {
-            let pages: u64 = piece.iter().map(|e| e.pages).sum();
-            let (these, rest) = sizes.split_at(pages as usize);
-            sizes = rest;
-            packed.resize(these.iter().map(|&size| usize::from(size)).sum::<usize>() + SUMS, 0);
-            let mut parts = [libc::iovec { iov_base: packed.as_mut_ptr().cast(), iov_len: packed.len() }];
-            // SAFETY: it is as long as said, and lives until the call returns.
-            unsafe { transfer(input, &mut parts, Direction::In)? };
-            let pages = &mut buffer[..these.len()];
-            unpack_piece(&packed, these, pages)?;
-            if in_place(&piece) {
-                piece.iter().flat_map(|e| e.iter()).zip(&*pages).for_each(|(page, content)| memory.write_page(page, content));
-                take(&piece, None)?;
-            } else {
-                take(&piece, Some(pages))?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Unpacks a piece with its checksums behind it.
-fn unpack_piece(piece: &[u8], sizes: &[u16], into: &mut [Page]) -> Result<(), WireError> {
+pub(super) fn unpack_piece(piece: &[u8], sizes: &[u16], into: &mut [Page]) -> Result<(), WireError> {
     let (mut data, sums) = piece.split_last_chunk::<SUMS>().ok_or(WireError::Malformed("packed pages"))?;
     let (travelled, unpacked) = sums.split_first_chunk::<SUM>().ok_or(WireError::Malformed("packed pages"))?;
     check(*travelled, xxh3_64(data).to_le_bytes())?;
@@ -136,7 +103,7 @@ fn unpack_piece(piece: &[u8], sizes: &[u16], into: &mut [Page]) -> Result<(), Wi
         unpack(bytes, page)?;
         data = rest;
     }
-    if unpacked == sum_of(into) { Ok(()) } else { Err(WireError::Checksum("unpacked pages")) }
+    if unpacked == sum_of(&[bytes_of(into)]) { Ok(()) } else { Err(WireError::Checksum("unpacked pages")) }
 }
 
 #[cfg(test)]

@@ -126,10 +126,13 @@ impl PageSender {
             parts.push(part(&packer.data));
         } else {
             for piece in pieces(&self.runs) {
-                let copies = copy_out(pages, &piece, &mut self.copies);
-                let sum = sum_of(copies);
-                parts.extend([part(bytes_of(copies)), part(&sum)]);
-                // SAFETY: header, body, copies and sum live until the call returns, and are only read.
+                let parts_of_piece = still(pages, &piece).unwrap_or_else(|| {
+                    // The guest may be writing.
+                    vec![bytes_of(copy_out(pages, &piece, &mut self.copies))]
+                });
+                let sum = sum_of(&parts_of_piece);
+                parts.extend(parts_of_piece.iter().map(|bytes| part(bytes)).chain([part(&sum)]));
+                // SAFETY: header, body, pages and sum live until the call returns, and are only read.
                 unsafe { transfer(&out.out, &mut parts, Direction::Out)? };
                 parts.clear();
             }
@@ -146,6 +149,11 @@ fn readable<'a>(windows: Option<&'a Windows>, memory: &'a GuestMemory) -> &'a dy
         Some(windows) => windows,
         None => memory,
     }
+}
+
+/// The pages of a piece where they are, if nobody writes to them any more.
+fn still<'a>(pages: &'a dyn ReadPages, piece: &[Extent]) -> Option<Vec<&'a [u8]>> {
+    piece.iter().map(|&extent| pages.still(extent)).collect()
 }
 
 fn append(runs: &mut Vec<Run>, page: PageIndex, zero: bool) {

@@ -7,7 +7,7 @@
 
 use super::WireError;
 use super::frame::{FrameReader, Header, Kind, SILENCE};
-use super::packing::{SUMS, WHOLE};
+use super::packing::{SUMS, WHOLE, unpack_piece};
 use crate::content::Page;
 use crate::memory::{GuestMemory, ReadPages};
 use livemig_core::push_plan::Extent;
@@ -16,7 +16,7 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::time::Instant;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 /// Most pages of a frame, which is what is acknowledged: 1 MiB.
 pub(crate) const MAX_PAGES: u64 = 256;
@@ -66,9 +66,16 @@ pub(super) fn plain_data(pages: u64) -> u64 {
     pages * PAGE_SIZE + pages.div_ceil(PIECE) * SUM as u64
 }
 
-/// The checksum of pages.
-pub(super) fn sum_of(pages: &[Page]) -> [u8; SUM] {
-    xxh3_64(bytes_of(pages)).to_le_bytes()
+/// The checksum of the bytes of pages, one part behind the other.
+pub(super) fn sum_of(parts: &[&[u8]]) -> [u8; SUM] {
+    let sum = if let [bytes] = parts {
+        xxh3_64(bytes)
+    } else {
+        let mut sum = Xxh3Default::new();
+        parts.iter().for_each(|bytes| sum.update(bytes));
+        sum.digest()
+    };
+    sum.to_le_bytes()
 }
 
 /// Copies a piece out of memory.
@@ -169,53 +176,151 @@ impl Table {
         Some(rest)
     }
 
+    /// The pages that are zero.
+    pub(crate) fn zeros(&self) -> impl Iterator<Item = Extent> {
+        self.runs.iter().filter(|run| run.zero).map(|run| run.extent)
+    }
+
+    /// The pages that have data, in the pieces in which it comes.
+    pub(crate) fn pieces(&self) -> Vec<Piece> {
+        let mut sizes = self.sizes.as_slice();
+        let piece = |extents: Vec<Extent>| {
+            let pages: u64 = extents.iter().map(|e| e.pages).sum();
+            let these = if self.packed { sizes.split_off(..pages as usize).unwrap_or_default() } else { &[] };
+            Piece { extents, sizes: these.to_vec() }
+        };
+        pieces(&self.runs).into_iter().map(piece).collect()
+    }
+
     /// Receives the data, piece after piece: with `in_place` to where it belongs, which nobody else accesses then, otherwise to the
-    /// buffer, one page behind the other. `take` hears of every piece that is right, and gets those that lie in the buffer.
+    /// buffer. `take` hears of every piece that is right, and gets those that lie in the buffer.
     pub(crate) fn receive(
         &self,
         input: &TcpStream,
         memory: &GuestMemory,
-        buffer: &mut Buffer,
-        in_place: impl Fn(&[Extent]) -> bool,
-        mut take: impl FnMut(&[Extent], Option<&[Page]>) -> Result<(), WireError>,
+        landing: &mut Landing,
+        in_place: bool,
+        mut take: impl FnMut(&[Extent], &[Page]) -> Result<(), WireError>,
     ) -> Result<(), WireError> {
-        if self.packed {
-            return self.receive_packed(input, memory, buffer, in_place, take);
-        }
-        let mut parts = Vec::new();
-        for piece in pieces(&self.runs) {
-            if in_place(&piece) {
-                for extent in &piece {
-                    parts.push(part_of(memory, *extent)?);
-                }
-                // SAFETY: guest memory lives as long as `memory`, and is written by raw copies only, as everywhere.
-                let sum = unsafe { receive(input, &mut parts)? };
-                check(sum, sum_of(copy_out(memory, &piece, buffer)))?;
-                take(&piece, None)?;
+        for piece in self.pieces() {
+            if in_place && !piece.is_packed() {
+                receive_in_place(input, memory, &piece)?.check(memory, &piece, landing)?;
+                continue;
+            }
+            let pages = receive_aside(input, &piece, landing)?.check()?;
+            if in_place {
+                write_pages(memory, &piece.extents, pages);
             } else {
-                let pages: u64 = piece.iter().map(|e| e.pages).sum();
-                let buffer = &mut buffer[..pages as usize];
-                parts.push(libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: size_of_val(buffer) });
-                // SAFETY: the buffer is as long as said, lives until the call returns, and any bytes are pages.
-                let sum = unsafe { receive(input, &mut parts)? };
-                check(sum, sum_of(buffer))?;
-                take(&piece, Some(buffer))?;
+                take(&piece.extents, pages)?;
             }
         }
         Ok(())
     }
 }
 
-/// Receives the parts, which are used up, and the checksum behind them.
+/// Pages whose data comes together.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) extents: Vec<Extent>,
+    /// Bytes of each page, if they are packed.
+    sizes: Vec<u16>,
+}
+
+impl Piece {
+    pub(crate) fn is_packed(&self) -> bool {
+        !self.sizes.is_empty()
+    }
+}
+
+/// Where a thread receives pieces, and unpacks them.
+#[derive(Debug)]
+pub(crate) struct Landing {
+    pages: Box<Buffer>,
+    packed: Vec<u8>,
+}
+
+impl Default for Landing {
+    fn default() -> Landing {
+        Landing { pages: new_buffer(), packed: Vec::new() }
+    }
+}
+
+/// Writes the pages of a piece where they belong, which nobody else accesses.
+pub(crate) fn write_pages(memory: &GuestMemory, piece: &[Extent], pages: &[Page]) {
+    piece.iter().flat_map(|e| e.iter()).zip(pages).for_each(|(page, content)| memory.write_page(page, content));
+}
+
+/// A piece that was received aside, to be believed when its checksums have been compared.
+#[must_use]
+pub(crate) struct Aside<'a> {
+    pages: &'a mut [Page],
+    received: Received<'a>,
+}
+
+enum Received<'a> {
+    Plain { sum: [u8; SUM] },
+    Packed { bytes: &'a [u8], sizes: &'a [u16] },
+}
+
+impl<'a> Aside<'a> {
+    /// Its pages, one behind the other, if they are what was sent.
+    pub(crate) fn check(self) -> Result<&'a [Page], WireError> {
+        match self.received {
+            Received::Plain { sum } => check(sum, sum_of(&[bytes_of(self.pages)]))?,
+            Received::Packed { bytes, sizes } => unpack_piece(bytes, sizes, self.pages)?,
+        }
+        Ok(self.pages)
+    }
+}
+
+/// A piece that was received where it belongs, to be believed when its checksum has been compared.
+#[must_use]
+pub(crate) struct InPlace {
+    sum: [u8; SUM],
+}
+
+impl InPlace {
+    /// Whether it is what was sent.
+    pub(crate) fn check(self, memory: &GuestMemory, piece: &Piece, landing: &mut Landing) -> Result<(), WireError> {
+        check(self.sum, sum_of(&[bytes_of(copy_out(memory, &piece.extents, &mut landing.pages))]))
+    }
+}
+
+/// Receives a piece aside.
+pub(crate) fn receive_aside<'a>(input: &TcpStream, piece: &'a Piece, landing: &'a mut Landing) -> Result<Aside<'a>, WireError> {
+    let count: u64 = piece.extents.iter().map(|e| e.pages).sum();
+    let pages = &mut landing.pages[..count as usize];
+    if piece.is_packed() {
+        let bytes = &mut landing.packed;
+        bytes.resize(piece.sizes.iter().map(|&size| usize::from(size)).sum::<usize>() + SUMS, 0);
+        let mut parts = [libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }];
+        // SAFETY: it is as long as said, and lives until the call returns.
+        unsafe { transfer(input, &mut parts, Direction::In)? };
+        return Ok(Aside { pages, received: Received::Packed { bytes, sizes: &piece.sizes } });
+    }
+    let parts = vec![libc::iovec { iov_base: pages.as_mut_ptr().cast(), iov_len: size_of_val(pages) }];
+    // SAFETY: the buffer is as long as said, lives until the call returns, and any bytes are pages.
+    let sum = unsafe { receive(input, parts)? };
+    Ok(Aside { pages, received: Received::Plain { sum } })
+}
+
+/// Receives a piece, which is not packed, where it belongs, which nobody else may access.
+pub(crate) fn receive_in_place(input: &TcpStream, memory: &GuestMemory, piece: &Piece) -> Result<InPlace, WireError> {
+    let parts = piece.extents.iter().map(|&extent| part_of(memory, extent)).collect::<Result<_, _>>()?;
+    // SAFETY: guest memory lives as long as `memory`, and is written by raw copies only, as everywhere.
+    let sum = unsafe { receive(input, parts)? };
+    Ok(InPlace { sum })
+}
+
+/// Receives the parts and the checksum behind them.
 ///
 /// # Safety
 /// Every part must be memory that may be written until the call returns.
-unsafe fn receive(input: &TcpStream, parts: &mut Vec<libc::iovec>) -> Result<[u8; SUM], WireError> {
+unsafe fn receive(input: &TcpStream, mut parts: Vec<libc::iovec>) -> Result<[u8; SUM], WireError> {
     let mut sum = [0; SUM];
     parts.push(libc::iovec { iov_base: sum.as_mut_ptr().cast(), iov_len: SUM });
     // SAFETY: the caller says so of the parts; the checksum is ours.
-    unsafe { transfer(input, parts, Direction::In)? };
-    parts.clear();
+    unsafe { transfer(input, &mut parts, Direction::In)? };
     Ok(sum)
 }
 
@@ -332,23 +437,13 @@ mod tests {
         let header = reader.next()?.expect("no timeout");
         let (mut table, mut arrived) = (Table::default(), 0);
         table.read(&reader, &header, into.pages())?;
-        let mut buffer = new_buffer();
-        table.receive(
-            &reader.input,
-            into,
-            &mut buffer,
-            |_| in_place,
-            |piece, pages| {
-                arrived += piece.iter().map(|e| e.pages).sum::<u64>();
-                piece
-                    .iter()
-                    .flat_map(|e| e.iter())
-                    .zip(pages.unwrap_or_default())
-                    .for_each(|(at, content)| into.write_page(at, content));
-                Ok(())
-            },
-        )?;
-        assert_eq!(arrived, table.runs.iter().filter(|r| !r.zero).map(|r| r.extent.pages).sum::<u64>());
+        table.receive(&reader.input, into, &mut Landing::default(), in_place, |piece, pages| {
+            arrived += pages.len() as u64;
+            write_pages(into, piece, pages);
+            Ok(())
+        })?;
+        let data = table.runs.iter().filter(|r| !r.zero).map(|r| r.extent.pages).sum();
+        assert_eq!(arrived, if in_place { 0 } else { data });
         Ok(table)
     }
 
@@ -369,6 +464,18 @@ mod tests {
                 assert_eq!(page(&into, index), if sent { page(&from, index) } else { Page::ZERO }, "page {index}");
             }
         }
+    }
+
+    #[test]
+    fn what_lies_still_is_sent_from_where_it_is_and_looks_the_same() {
+        let memory = memory();
+        assert!(memory.still(EXTENTS[0]).is_none(), "somebody may be writing");
+        let copied = [true, false].map(|elide| frame(&memory, elide, false));
+        memory.keep_still();
+        let (first, beyond) = (memory.still(EXTENTS[0]).unwrap(), Extent { first: PageIndex(99), pages: 2 });
+        assert_eq!(first[..8], page(&memory, 3).0[0].to_ne_bytes());
+        assert!(memory.still(beyond).is_none());
+        assert_eq!([true, false].map(|elide| frame(&memory, elide, false)), copied);
     }
 
     #[test]
