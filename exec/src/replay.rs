@@ -178,7 +178,7 @@ impl VcpuReplay {
         // The step under way moves no cursor: it will be made again, as a whole.
         let mut cursors = self.cursors;
         let table = &self.tables[to.changes[self.change].phase as usize];
-        self.under_way = match table.access(at_step(self.seed, self.step), &mut cursors) {
+        self.under_way = match table.access(self.step, at_step(self.seed, self.step), &mut cursors) {
             Access::Write(address) if to.stores > 0 => Some((address / PAGE_SIZE, to.stores)),
             _ => None,
         };
@@ -190,7 +190,7 @@ fn run(table: &Table, seed: u64, steps: std::ops::Range<u64>, cursors: &mut Curs
     // One division per write is most of the cost; a shift does it for one, two, four vCPUs.
     let shift = all.is_power_of_two().then(|| PAGE_SIZE.trailing_zeros() + all.trailing_zeros());
     for step in steps {
-        if let Access::Write(address) = table.access(at_step(seed, step), cursors) {
+        if let Access::Write(address) = table.access(step, at_step(seed, step), cursors) {
             let own = shift.map_or_else(|| address / PAGE_SIZE / all, |bits| address >> bits);
             let page = &mut written[own as usize];
             page.count += 1;

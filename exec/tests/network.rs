@@ -1,12 +1,13 @@
-//! Migrations between hosts in network namespaces: NICs hold their rates, cables can be pulled, and nothing is left over.
+//! Migrations between hosts with a network: NICs hold their rates in namespaces, and cables can be pulled, there and on loopback.
 
 mod migrations;
 
 use livemig_core::machine::Outcome;
+use livemig_core::strategy::Scatter;
 use livemig_core::units::{Bytes, Rate, Span};
 use livemig_exec::Net;
 use livemig_exec::run::{MigrationResult, Options};
-use livemig_models::world::{HostId, Incident, Move, Nic, Role, ScheduledEvent, VmId, Workload, World};
+use livemig_models::world::{HostId, Incident, Move, Nic, Role, ScheduledEvent, Strategy, VmId, Workload, World};
 use migrations::{busy, completes, have_kvm, made, options, strategy, with, world};
 
 /// Not a test: what an agent process of the other tests runs.
@@ -144,17 +145,32 @@ fn cut(world: &mut World, after: u64, length: Option<u64>) {
     }
 }
 
+/// Where cables can be pulled here.
+fn nets() -> Vec<Options> {
+    let mut nets = Vec::new();
+    if have_kvm() {
+        nets.push(options());
+    }
+    if can_run() {
+        nets.push(in_namespaces());
+    }
+    nets
+}
+
+/// With the rate that hosts are wired for, which nothing holds on loopback.
+fn at_200_mbit(name: &str) -> Strategy {
+    with(name, |spec| spec.transfer.limit = Some(mbit(200.0)))
+}
+
 #[test]
 fn a_cut_link_costs_time_before_and_after_the_switch() {
-    if !can_run() {
-        return;
-    }
     // Short enough that the connections live through it, and so long that they do not.
-    for (name, length) in [("pre-copy", 500), ("pre-copy", 4000), ("post-copy", 4000)] {
+    let cases = [("pre-copy", 500), ("pre-copy", 4000), ("post-copy", 4000)];
+    for (net, (name, length)) in nets().iter().flat_map(|net| cases.map(|case| (net, case))) {
         let mut world = wired(busy(), 1, mbit(200.0));
         cut(&mut world, 400, Some(length));
-        let (migration, result) = made(&world, &strategy(name), &in_namespaces());
-        let told = format!("{name}, {length} ms: {:?} {:?}", migration.metrics, result.warnings);
+        let (migration, result) = made(&world, &at_200_mbit(name), net);
+        let told = format!("{name}, {length} ms, {:?}: {:?} {:?}", net.net, migration.metrics, result.warnings);
         assert_eq!(migration.metrics.outcome, Outcome::Completed, "{told}");
         assert!(migration.report.is_some(), "{told}");
         assert!(migration.metrics.total_migration_time > Some(Span::from_millis(length + 500)), "{told}");
@@ -164,15 +180,49 @@ fn a_cut_link_costs_time_before_and_after_the_switch() {
 
 #[test]
 fn patience_with_a_cut_link_ends_before_the_switch_and_the_guest_runs_on() {
-    if !can_run() {
-        return;
+    for net in nets() {
+        let mut world = wired(busy(), 1, mbit(200.0));
+        cut(&mut world, 400, None);
+        let mut impatient = at_200_mbit("pre-copy");
+        impatient.spec.link_patience = Span::from_secs(1);
+        let (migration, result) = made(&world, &impatient, &net);
+        assert_eq!(migration.metrics.outcome, Outcome::Aborted, "{:?}", result.warnings);
+        assert!(migration.report.is_some(), "it runs at the source");
+        // Silence for 3 s, patience for 1 s, and what can be taken back only at the destination for 3 s.
+        assert!(result.ended < Span::from_secs(15), "{}", result.ended);
     }
-    let mut world = wired(busy(), 1, mbit(200.0));
-    cut(&mut world, 400, None);
-    let impatient = with("pre-copy", |spec| spec.link_patience = Span::from_secs(1));
-    let (migration, result) = made(&world, &impatient, &in_namespaces());
-    assert_eq!(migration.metrics.outcome, Outcome::Aborted, "{:?}", result.warnings);
-    assert!(migration.report.is_some(), "it runs at the source");
-    // Silence for 3 s, patience for 1 s, and what can be taken back only at the destination for 3 s.
-    assert!(result.ended < Span::from_secs(15), "{}", result.ended);
+}
+
+#[test]
+fn what_is_lost_with_a_source_that_is_cut_off_is_declared_soon() {
+    for net in nets() {
+        let mut world = wired(busy(), 1, mbit(200.0));
+        let (from, at) = (world.vms[0].host, world.moves[0].at);
+        for (after_ms, what) in [(400, Incident::Cut(from)), (1400, Incident::Fail(from))] {
+            world.events.push(ScheduledEvent { at: at + Span::from_millis(after_ms), what });
+        }
+        let (migration, result) = made(&world, &at_200_mbit("post-copy"), &net);
+        assert_eq!(migration.metrics.outcome, Outcome::Lost, "{:?}", result.warnings);
+        assert!(migration.lost_pages > 0 && migration.report.is_none(), "{migration:?}");
+        assert!(result.ended < Span::from_millis(300 + 1400 + 3000 + 500), "{}", result.ended);
+    }
+}
+
+#[test]
+fn an_intermediary_that_was_cut_off_is_fetched_from_when_it_is_back() {
+    for net in nets() {
+        let mut world = wired(busy(), 1, mbit(200.0));
+        let mut host = world.hosts[1].clone();
+        (host.name, host.role) = ("mid".to_owned(), Role::Intermediary);
+        world.moves[0].via.push(HostId(2));
+        world.hosts.push(host);
+        world.hosts[1].reception = Some(mbit(80.0));
+        for (after_ms, what) in [(2000, Incident::Cut(HostId(2))), (6000, Incident::Restore(HostId(2)))] {
+            let at = world.moves[0].at + Span::from_millis(after_ms);
+            world.events.push(ScheduledEvent { at, what });
+        }
+        let scattered = with("scatter-gather", |spec| spec.push.as_mut().expect("it pushes").scatter = Some(Scatter::new(false)));
+        let migration = completes(&world, &scattered, &net);
+        assert!(migration.metrics.total_migration_time > Some(Span::from_secs(6)), "{:?}: {:?}", net.net, migration.metrics);
+    }
 }

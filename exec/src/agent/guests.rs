@@ -36,6 +36,8 @@ impl Hosted {
 #[derive(Debug)]
 pub(crate) struct Guests {
     all: Mutex<BTreeMap<u32, Arc<Hosted>>>,
+    /// The phases that guests have been ordered to, also of those that have not come yet.
+    phases: Mutex<BTreeMap<u32, usize>>,
     clock: Mutex<Clock>,
     reports: Reports,
     /// What has come for them, and for the host, over the network.
@@ -44,7 +46,8 @@ pub(crate) struct Guests {
 
 impl Guests {
     pub(crate) fn new(reports: Reports) -> Guests {
-        Guests { all: Mutex::default(), clock: Mutex::new(Clock::starting_now()), reports, arrivals: Arrivals::default() }
+        let (all, phases, clock) = (Mutex::default(), Mutex::default(), Mutex::new(Clock::starting_now()));
+        Guests { all, phases, clock, reports, arrivals: Arrivals::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Hosted>>> {
@@ -59,6 +62,26 @@ impl Guests {
     pub(crate) fn start(&self, vm: u32, guest: Guest) {
         guest.resume();
         self.lock().insert(vm, Arc::new(Hosted { guest: Mutex::new(Some(guest)) }));
+        // Perhaps it was ordered when the guest had stopped elsewhere.
+        let phase = self.phases.lock().unwrap_or_else(PoisonError::into_inner).get(&vm).copied();
+        if let Some(phase) = phase {
+            self.request_phase(vm, phase);
+        }
+    }
+
+    /// Has a guest go to a phase, now if it is here, and otherwise when it comes, unless it has done so where it was before.
+    pub(crate) fn order_phase(&self, vm: u32, phase: usize) {
+        // First noted and then looked for, where a guest that comes is first kept and then its phase looked for.
+        self.phases.lock().unwrap_or_else(PoisonError::into_inner).insert(vm, phase);
+        self.request_phase(vm, phase);
+    }
+
+    fn request_phase(&self, vm: u32, phase: usize) {
+        // One that is not here, or has left, is told where it is.
+        let Ok(hosted) = self.get(vm) else { return };
+        if let Some(Err(error)) = hosted.lock().as_ref().map(|guest| guest.request_phase_once(phase)) {
+            self.reports.warn(format!("guest {vm}: {error}"));
+        }
     }
 
     pub(crate) fn get(&self, vm: u32) -> Result<Arc<Hosted>, ExecError> {
@@ -112,7 +135,7 @@ impl Guests {
             let Ok(guest) = hosted.guest.try_lock() else { continue };
             if let Some(guest) = guest.as_ref() {
                 let (at, steps) = (clock.now(), guest.counters().iter().sum());
-                self.reports.send(FromAgent::Sample { vm, at, steps });
+                self.reports.send(FromAgent::Sample { vm, at, steps, offered: guest.offered_rate() });
             }
         }
         let (at, flows) = (clock.now(), self.arrivals.news());

@@ -10,7 +10,7 @@ use livemig_core::strategy::{Spec, Technique};
 use livemig_core::units::{Bytes, Rate, Span, Time};
 use livemig_core::vocabulary::Peer;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What a coordinator says to a standing agent before anything else.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,6 +56,10 @@ pub(crate) enum ToAgent {
     StageDead { session: u32, via: u16 },
     /// Nobody will fetch what is kept here of this session.
     Unstage { session: u32 },
+    /// The cables of the host at this address, or of this one, are pulled or plugged in again.
+    Cables { of: Option<IpAddr>, pulled: bool },
+    /// The guest's load changes: it goes to this phase, wherever it is or comes to.
+    Load { vm: u32, phase: usize },
     /// The guest's longest gap since it was last asked for.
     TakeGap { vm: u32 },
     /// Stop the guest and compare every byte of its memory.
@@ -113,8 +117,8 @@ pub(crate) enum FromAgent {
     Ended { session: u32 },
     /// The migration goes on at its destination, and nothing more of it comes from here.
     HandedOver { session: u32 },
-    /// How many steps the guest had made at this time, all vCPUs together.
-    Sample { vm: u32, at: Time, steps: u64 },
+    /// How many steps the guest had made at this time, all vCPUs together, and how many it would make per second at full speed.
+    Sample { vm: u32, at: Time, steps: u64, offered: f64 },
     /// The guest has waited this long for each of these pages.
     Stalls { session: u32, stalls: Vec<Span> },
     /// The guest's longest gap.

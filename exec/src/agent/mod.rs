@@ -20,6 +20,7 @@ use crate::error::ExecError;
 use crate::guest::{Guest, GuestSpec};
 use crate::intermediary::Intermediary;
 use crate::memory::GuestMemory;
+use crate::net::cables;
 use crate::replay::Replay;
 use crate::source::Outgoing;
 use crate::tls::Security;
@@ -151,6 +152,13 @@ impl Agent {
             }
             ToAgent::Unstage { session } => {
                 self.intermediary.iter().for_each(|intermediary| intermediary.free(session));
+                return Ok(());
+            }
+            ToAgent::Cables { of, pulled } => {
+                return cables::pull(of, pulled).map_err(|source| ExecError::Kernel { call: "pulling a cable", source });
+            }
+            ToAgent::Load { vm, phase } => {
+                self.guests.order_phase(vm, phase);
                 return Ok(());
             }
             ToAgent::TakeGap { vm } => FromAgent::Gap { gap: self.guests.with(vm, |guest| Ok(guest.take_longest_gap()))? },

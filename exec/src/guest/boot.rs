@@ -174,6 +174,7 @@ impl Boot {
                     STAMP_MS * khz,
                     table.stride,
                     table.entries.len() as u64,
+                    u64::from(table.turns),
                 ];
                 for (i, value) in (0..).zip(head) {
                     self.write(block + i * 8, value);

@@ -7,8 +7,9 @@
 # All else is scratch. The code is position independent and is copied into the guest.
 #
 # Control page: 0 steps, 8 now, 16 last stamp, 24 deadline, 32 address of the phase block (written by the host).
-# Phase block:  0 chunk, 8 interval, 16 tolerance, 24 least sleep, 32 stamp interval, 40 stride, 48 entries, 64 table.
-# Table entry:  0 cut, 8 address of the alias, 16 address of the first page with flags, 24 pages.
+# Phase block:  0 chunk, 8 interval, 16 tolerance, 24 least sleep, 32 stamp interval, 40 stride, 48 entries,
+#               56 logarithm of the entries if they take turns and 0 if they are drawn, 64 table.
+# Table entry:  0 cut (of a lane: accesses per turn), 8 address of the alias, 16 address of the first page with flags, 24 pages.
 
     .pushsection .rodata.livemig_guest, "a"
     .balign 64
@@ -34,6 +35,9 @@ livemig_guest_start:
     shr     rdx, 31
     xor     rax, rdx
     mov     rcx, rax
+    mov     rdx, [r13 + 56]
+    test    rdx, rdx
+    jnz     .Llane
 
     # The entry: an index, and its alias when what is left of the draw is above the cut.
     mul     qword ptr [r13 + 48]
@@ -49,6 +53,7 @@ livemig_guest_start:
     jnz     .Lsweep
 
     # A page at random, from a second number of the same draw.
+.Lrandom:
     mov     rax, rcx
     shr     rax, 32
     xor     rax, rcx
@@ -136,6 +141,29 @@ livemig_guest_stored:
     cmp     r9, [rsi + 24]
     cmovb   rdx, r9
     lea     r9, [rdx + 1]
+    jmp     .Laccess
+
+    # Entries that take turns: this one's turns so far, times its accesses per turn. It has another when that gets to a whole number.
+.Llane:
+    mov     rdi, rcx
+    mov     rcx, rdx
+    mov     rax, r15
+    shr     rax, cl
+    mov     rcx, rdi
+    mov     rsi, [r13 + 48]
+    dec     rsi
+    and     rsi, r15
+    shl     rsi, 5
+    lea     rsi, [r13 + rsi + 64]
+    mul     qword ptr [rsi]
+    add     rax, [rsi]
+    jnc     .Ldone
+    mov     rbx, [rsi + 16]
+    test    bl, 1
+    jz      .Lrandom
+    mov     rax, rdx
+    xor     edx, edx
+    div     qword ptr [rsi + 24]
     jmp     .Laccess
 
     .balign 8

@@ -10,7 +10,9 @@
 
 mod boot;
 mod code;
+mod curve;
 mod doorbell;
+mod lanes;
 pub(crate) mod program;
 mod spec;
 mod state;
@@ -214,15 +216,37 @@ impl Guest {
         set.map_err(|source| ExecError::Kernel { call: "starting the throttle's thread", source })
     }
 
-    /// Asks every vCPU for a phase of the specification; each changes at its next time stamp, within milliseconds of running.
+    /// Asks every vCPU for a phase of the specification; each changes at its next time stamp, within milliseconds of running. The phase
+    /// and those behind it last as long after that as they would after the start.
     ///
     /// # Errors
     /// A phase that there is not.
     pub fn request_phase(&self, phase: usize) -> Result<(), ExecError> {
-        let index = u32::try_from(phase).ok().filter(|_| phase < self.spec.phases.len());
-        let index = index.ok_or_else(|| ExecError::Spec(format!("phase {phase} of {}", self.spec.phases.len())))?;
+        let index = self.phase_index(phase)?;
         self.vcpus.iter().for_each(|vcpu| vcpu.shared.want_phase(index));
         Ok(())
+    }
+
+    /// Like [`Guest::request_phase`], for those vCPUs that have not got to that phase, or to one behind it: however often this is called,
+    /// each changes once.
+    ///
+    /// # Errors
+    /// A phase that there is not.
+    pub fn request_phase_once(&self, phase: usize) -> Result<(), ExecError> {
+        let index = self.phase_index(phase)?;
+        self.vcpus.iter().for_each(|vcpu| vcpu.shared.want_phase_no_earlier(index));
+        Ok(())
+    }
+
+    fn phase_index(&self, phase: usize) -> Result<u32, ExecError> {
+        let index = u32::try_from(phase).ok().filter(|_| phase < self.spec.phases.len());
+        index.ok_or_else(|| ExecError::Spec(format!("phase {phase} of {}", self.spec.phases.len())))
+    }
+
+    /// Steps per second that the guest would make now if nothing slowed it down, over all vCPUs.
+    #[must_use]
+    pub fn offered_rate(&self) -> f64 {
+        self.vcpus.iter().zip(&self.tables).map(|(vcpu, tables)| tables[vcpu.shared.phase() as usize].rate).sum()
     }
 
     /// The longest interval between two of a vCPU's own time stamps since the last call, over all vCPUs. A guest stamps about

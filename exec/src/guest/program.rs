@@ -3,7 +3,11 @@
 //! A step draws a number; the alias method (Walker 1977, Vose 1991) turns it into an entry in constant time, whatever the
 //! weights; an entry is an access to pages that are accessed alike, or none. Where the offered rate is below
 //! [`LEAST_RATE`], steps without an access make up the difference, so that a guest always has a pulse.
+//!
+//! There is one cursor for sweeps that write and one for those that read. A phase with more of either takes turns instead of drawing
+//! ([`lanes`](super::lanes)).
 
+use super::lanes;
 use super::spec::Phase;
 use livemig_core::units::PAGE_SIZE;
 
@@ -20,7 +24,8 @@ pub(crate) const NONE: u64 = 4;
 /// One outcome of the draw.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Entry {
-    /// The entry itself is taken when what is left of the draw is at most this, otherwise its alias.
+    /// The entry itself is taken when what is left of the draw is at most this, otherwise its alias. Of a lane, 2^64 times the accesses
+    /// per turn.
     pub(crate) cut: u64,
     /// Index of the other entry.
     pub(crate) alias: u64,
@@ -41,6 +46,19 @@ pub(crate) struct Table {
     pub(crate) chunk: u64,
     /// Steps per second, offered.
     pub(crate) rate: f64,
+    /// The logarithm of the number of entries where these take turns; 0 where they are drawn.
+    pub(crate) turns: u32,
+}
+
+/// Pages that are accessed alike, by one vCPU.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Part {
+    /// Accesses per second.
+    pub(super) rate: f64,
+    /// Address of the first page, with flags.
+    pub(super) base: u64,
+    /// How many pages, a stride apart.
+    pub(super) count: u64,
 }
 
 /// Which page a step accesses.
@@ -64,27 +82,36 @@ impl Table {
     /// Compiles `phase` for one of `vcpus` vCPUs.
     pub(crate) fn new(phase: &Phase, vcpu: u32, vcpus: u32) -> Table {
         let (own, all) = (u64::from(vcpu), u64::from(vcpus));
-        let mut parts: Vec<(f64, u64, u64)> = Vec::new();
+        let mut parts = Vec::new();
         for region in &phase.regions {
             let first = region.first.0 + (own + all - region.first.0 % all) % all;
             let count = (region.first.0 + region.pages).saturating_sub(first).div_ceil(all);
             let share = count as f64 / region.pages as f64;
             let base = (first * PAGE_SIZE) | if region.sweep { SWEEP } else { 0 };
-            parts.push((region.writes * share, base, count));
-            parts.push((region.reads * share, base | READ, count));
+            parts.push(Part { rate: region.writes * share, base, count });
+            parts.push(Part { rate: region.reads * share, base: base | READ, count });
         }
-        parts.retain(|part| part.0 > 0.0);
-        let offered: f64 = parts.iter().map(|part| part.0).sum();
-        if offered < LEAST_RATE {
-            parts.push((LEAST_RATE - offered, NONE, 1));
-        }
-        let rate = offered.max(LEAST_RATE);
-        Table { entries: alias(&parts), stride: all * PAGE_SIZE, chunk: (rate / LEAST_RATE).clamp(1.0, MOST_CHUNK) as u64, rate }
+        parts.retain(|part| part.rate > 0.0);
+        let stride = all * PAGE_SIZE;
+        let sweeps = |flags: u64| parts.iter().filter(|part| part.base & (SWEEP | READ) == flags).count();
+        let (entries, rate, turns) = if sweeps(SWEEP) > 1 || sweeps(SWEEP | READ) > 1 {
+            lanes::entries(&parts, stride)
+        } else {
+            let offered: f64 = parts.iter().map(|part| part.rate).sum();
+            if offered < LEAST_RATE {
+                parts.push(Part { rate: LEAST_RATE - offered, base: NONE, count: 1 });
+            }
+            (alias(&parts), offered.max(LEAST_RATE), 0)
+        };
+        Table { entries, stride, chunk: (rate / LEAST_RATE).clamp(1.0, MOST_CHUNK) as u64, rate, turns }
     }
 
-    /// What a step does, given its number; moves the cursors as the guest does.
+    /// What a step does, given its draw; moves the cursors as the guest does.
     #[inline]
-    pub(crate) fn access(&self, z: u64, cursors: &mut Cursors) -> Access {
+    pub(crate) fn access(&self, step: u64, z: u64, cursors: &mut Cursors) -> Access {
+        if self.turns > 0 {
+            return lanes::access(&self.entries, self.turns, self.stride, (step, z));
+        }
         let (index, left) = crate::mix::below(z, self.entries.len() as u64);
         let mut entry = &self.entries[index as usize];
         if left > entry.cut {
@@ -102,17 +129,25 @@ impl Table {
         } else {
             crate::mix::below(crate::mix::second(z), entry.count).0
         };
-        let address = (entry.base & !(PAGE_SIZE - 1)) + index * self.stride;
-        if read { Access::Read(address) } else { Access::Write(address) }
+        entry.page(index, self.stride)
+    }
+}
+
+impl Entry {
+    /// The access to one of its pages.
+    #[inline]
+    pub(super) fn page(&self, index: u64, stride: u64) -> Access {
+        let address = (self.base & !(PAGE_SIZE - 1)) + index * stride;
+        if self.base & READ != 0 { Access::Read(address) } else { Access::Write(address) }
     }
 }
 
 /// Vose's construction. All arithmetic is exact in the same way everywhere: only +, -, x, / of IEEE 754.
-fn alias(parts: &[(f64, u64, u64)]) -> Vec<Entry> {
-    let total: f64 = parts.iter().map(|part| part.0).sum();
-    let mut weights: Vec<f64> = parts.iter().map(|part| part.0 / total * parts.len() as f64).collect();
+fn alias(parts: &[Part]) -> Vec<Entry> {
+    let total: f64 = parts.iter().map(|part| part.rate).sum();
+    let mut weights: Vec<f64> = parts.iter().map(|part| part.rate / total * parts.len() as f64).collect();
     let mut entries: Vec<Entry> =
-        (0u64..).zip(parts).map(|(i, &(_, base, count))| Entry { cut: u64::MAX, alias: i, base, count }).collect();
+        (0u64..).zip(parts).map(|(i, part)| Entry { cut: u64::MAX, alias: i, base: part.base, count: part.count }).collect();
     let (mut small, mut large): (Vec<usize>, Vec<usize>) = (0..parts.len()).partition(|&i| weights[i] < 1.0);
     while let (Some(&s), Some(&l)) = (small.last(), large.last()) {
         small.pop();
@@ -146,7 +181,7 @@ mod tests {
         assert_eq!((table.rate, table.chunk), (10_000.0, 10));
         let (mut hot, mut cold, mut reads) = (0u32, 0u32, 0u32);
         for step in 0..100_000 {
-            match table.access(at_step(7, step), &mut Cursors::default()) {
+            match table.access(step, at_step(7, step), &mut Cursors::default()) {
                 Access::Write(a) if a < 10 * PAGE_SIZE => hot += 1,
                 Access::Write(a) => {
                     assert!(a < 100 * PAGE_SIZE && a % PAGE_SIZE == 0);
@@ -184,10 +219,10 @@ mod tests {
     fn an_idle_guest_has_a_pulse() {
         let table = Table::new(&Phase { until: None, regions: vec![region(0, 4, 10.0, 0.0)] }, 0, 1);
         assert_eq!((table.rate, table.chunk), (LEAST_RATE, 1));
-        let writes = (0..100_000).filter(|&s| table.access(at_step(1, s), &mut Cursors::default()) != Access::None).count();
+        let writes = (0..100_000).filter(|&s| table.access(s, at_step(1, s), &mut Cursors::default()) != Access::None).count();
         assert!(writes.abs_diff(1000) < 130, "{writes}");
         let idle = Table::new(&Phase { until: None, regions: Vec::new() }, 0, 1);
-        assert_eq!(idle.access(at_step(1, 5), &mut Cursors::default()), Access::None);
+        assert_eq!(idle.access(5, at_step(1, 5), &mut Cursors::default()), Access::None);
     }
 
     #[test]
@@ -195,7 +230,7 @@ mod tests {
         let phase = Phase { until: None, regions: vec![Region { sweep: true, ..region(2, 3, 5000.0, 0.0) }] };
         let table = Table::new(&phase, 0, 1);
         let mut cursors = Cursors::default();
-        let pages: Vec<Access> = (0..5).map(|s| table.access(at_step(1, s), &mut cursors)).collect();
+        let pages: Vec<Access> = (0..5).map(|s| table.access(s, at_step(1, s), &mut cursors)).collect();
         assert_eq!(pages, [2, 3, 4, 2, 3].map(|p| Access::Write(p * PAGE_SIZE)));
     }
 }

@@ -1,19 +1,19 @@
 //! What a guest is made from, resolved to pages and rates: the same at the source, at the destination and in the replay.
 
-use super::zipf;
+use super::{curve, zipf};
 use crate::codec::{Reader, Writer};
 use crate::content::Content;
 use crate::error::ExecError;
 use crate::mix::mix;
 use livemig_core::units::{Bytes, PAGE_SIZE, PageIndex, Span};
-use livemig_models::world::{Pattern, Vm, Workload};
+use livemig_models::world::{self, Pattern, Vm, Workload};
 
 /// Most memory of a guest: the boot slot lies right behind it.
 pub const MAX_MEMORY: Bytes = Bytes::from_gib(256);
 /// Most vCPUs of a guest.
 pub const MAX_VCPUS: u32 = 64;
 /// Most phases of a guest.
-pub const MAX_PHASES: usize = 64;
+pub const MAX_PHASES: usize = 4096;
 /// Most regions of a phase.
 pub const MAX_REGIONS: usize = 1024;
 
@@ -38,8 +38,8 @@ pub struct GuestSpec {
 /// What a guest does for a time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Phase {
-    /// When the next phase begins by itself, in guest time since the start; `None` stays until ordered otherwise
-    /// ([`Guest::request_phase`](super::Guest::request_phase)).
+    /// When the next phase begins by itself, in guest time since the start, or since a phase was last ordered
+    /// ([`Guest::request_phase`](super::Guest::request_phase)); `None` stays until another one is ordered.
     pub until: Option<Span>,
     /// Where it accesses memory; pages in no region are left alone.
     pub regions: Vec<Region>,
@@ -56,8 +56,7 @@ pub struct Region {
     pub writes: f64,
     /// Pages read per second over all vCPUs, offered.
     pub reads: f64,
-    /// In address order, again and again, instead of at random. At most one such region with writes and one with reads per
-    /// phase: they share a cursor.
+    /// In address order, again and again, instead of at random.
     pub sweep: bool,
 }
 
@@ -67,8 +66,7 @@ impl GuestSpec {
     /// of other VMs of its group.
     ///
     /// # Errors
-    /// A workload that a guest cannot do (a measured curve says how many pages, but not which accesses), or a size out of
-    /// bounds.
+    /// A workload that a guest cannot do, or a size out of bounds.
     pub fn from_vm(vm: &Vm, seed: u64) -> Result<GuestSpec, ExecError> {
         let memory = Bytes::from_pages(vm.memory.pages());
         let content = content_of(vm, memory, seed);
@@ -81,12 +79,12 @@ impl GuestSpec {
     /// The phases of a workload over `memory`; a workload without phases is one phase that stays.
     ///
     /// # Errors
-    /// A measured curve.
+    /// A measured curve whose growth gets faster.
     pub fn phases_of(workload: &Workload, memory: Bytes) -> Result<Vec<Phase>, ExecError> {
         match workload {
             Workload::Phases(phases) => {
                 let last = phases.len() - 1;
-                let one = |(i, phase): (usize, &livemig_models::world::Phase)| {
+                let one = |(i, phase): (usize, &world::Phase)| {
                     let until = (i < last).then_some(phase.until);
                     Ok(Phase { until, regions: regions_of(&phase.workload, memory)? })
                 };
@@ -94,6 +92,17 @@ impl GuestSpec {
             }
             _ => Ok(vec![Phase { until: None, regions: regions_of(workload, memory)? }]),
         }
+    }
+
+    /// Adds a workload that the guest takes up when it is ordered to, by the number of its first phase, which is returned.
+    ///
+    /// # Errors
+    /// A workload that a guest cannot do.
+    pub fn add_workload(&mut self, workload: &Workload) -> Result<usize, ExecError> {
+        let first = self.phases.len();
+        self.phases.extend(GuestSpec::phases_of(workload, self.memory)?);
+        self.check()?;
+        Ok(first)
     }
 
     /// Number of pages.
@@ -195,10 +204,6 @@ impl Phase {
                 return Err(format!("{region:?} has a rate that is none"));
             }
         }
-        let sweeps = |accesses: fn(&Region) -> f64| self.regions.iter().filter(|r| r.sweep && accesses(r) > 0.0).count();
-        if sweeps(|r| r.writes) > 1 || sweeps(|r| r.reads) > 1 {
-            return Err("more than one region is swept, but there is one cursor".to_owned());
-        }
         Ok(())
     }
 }
@@ -225,8 +230,8 @@ fn regions_of(workload: &Workload, memory: Bytes) -> Result<Vec<Region>, ExecErr
         return Ok(in_address_order(groups.iter().map(|g| (g.pages, g.share * writes, g.share * reads, false)), memory));
     }
     let regions = workload.regions(memory);
-    if regions.iter().any(|r| matches!(r.pattern, Pattern::Curve(_))) {
-        return Err(ExecError::Spec("a real guest cannot follow a measured curve, which does not say which pages".to_owned()));
+    if let [world::Region { bytes, reads, pattern: Pattern::Curve(curve), .. }] = regions.as_slice() {
+        return curve::regions(curve, bytes.pages(), *reads);
     }
     let sweep = |pattern: &Pattern| matches!(pattern, Pattern::Sweep);
     Ok(in_address_order(regions.iter().map(|r| (r.bytes.pages(), r.writes, r.reads, sweep(&r.pattern))), memory))
@@ -283,8 +288,13 @@ mod tests {
         assert!((regions.iter().map(|r| r.writes).sum::<f64>() - 1000.0).abs() < 1e-9);
         assert!(regions.windows(2).all(|w| w[0].first.0 + w[0].pages == w[1].first.0));
 
-        let curve = Arc::new(DirtyCurve { points: vec![(0.0, 0.0), (1.0, 8192.0)] });
-        let refused = GuestSpec::from_vm(&vm(Workload::Curve { curve, reads: 0.0 }), 3).unwrap_err();
+        let curve = |points| Workload::Curve { curve: Arc::new(DirtyCurve { points }), reads: 7.0 };
+        let spec = GuestSpec::from_vm(&vm(curve(vec![(0.0, 0.0), (1.0, 8192.0)])), 3).unwrap();
+        assert_eq!(
+            spec.phases[0].regions.iter().map(|r| (r.pages, r.writes, r.reads)).collect::<Vec<_>>(),
+            [(2, 2.0, 0.0), (2, 0.0, 7.0)]
+        );
+        let refused = GuestSpec::from_vm(&vm(curve(vec![(0.0, 0.0), (1.0, 4096.0), (2.0, 81_920.0)])), 3).unwrap_err();
         assert!(refused.to_string().contains("curve"), "{refused}");
     }
 
@@ -344,7 +354,6 @@ mod tests {
             with(Region { first: PageIndex(u64::MAX), ..region }),
             with(Region { writes: f64::NAN, ..region }),
             with(Region { reads: -1.0, ..region }),
-            GuestSpec { phases: vec![Phase { until: None, regions: vec![region; 2] }], ..good.clone() },
         ];
         for spec in bad {
             assert!(spec.check().is_err(), "{spec:?}");

@@ -55,6 +55,12 @@ struct Wishes {
     changes: Vec<PhaseChange>,
 }
 
+impl Wishes {
+    fn phase(&self) -> u32 {
+        self.changes.last().map_or(0, |change| change.phase)
+    }
+}
+
 /// What thread and handle share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -65,7 +71,7 @@ pub(super) struct Shared {
     /// `immediate_exit` in the page that the vCPU shares with the kernel; valid as long as `fd`.
     immediate_exit: *const AtomicU8,
     boot: Arc<Boot>,
-    /// When phases end by themselves, in guest time since the start.
+    /// When phases end by themselves, in guest time since the start or the last order.
     ends: Vec<Option<Span>>,
     start_tsc: AtomicU64,
     wanted_phase: AtomicU32,
@@ -211,7 +217,7 @@ impl Drop for Vcpu {
 }
 
 impl Shared {
-    /// The guest's clock when its phases began.
+    /// The guest's clock when its phases began: at the start, or at the last order.
     pub(super) fn start_tsc(&self) -> u64 {
         self.start_tsc.load(Ordering::Relaxed)
     }
@@ -223,6 +229,19 @@ impl Shared {
     /// Asks for a phase; the vCPU changes at its next time stamp.
     pub(super) fn want_phase(&self, phase: u32) {
         self.wanted_phase.store(phase, Ordering::Relaxed);
+    }
+
+    /// The same, unless the vCPU has got so far already.
+    pub(super) fn want_phase_no_earlier(&self, phase: u32) {
+        let wishes = lock(&self.wishes);
+        if wishes.phase() < phase {
+            self.want_phase(phase);
+        }
+    }
+
+    /// The phase that the vCPU is in.
+    pub(super) fn phase(&self) -> u32 {
+        lock(&self.wishes).phase()
     }
 
     pub(super) fn changes(&self) -> Vec<PhaseChange> {
@@ -337,7 +356,7 @@ impl Shared {
         self.doorbell.ring(Duration::from_nanos(self.boot.span(ticks).0));
 
         let mut wishes = lock(&self.wishes);
-        let current = wishes.changes.last().map_or(0, |change| change.phase);
+        let current = wishes.phase();
         let elapsed = self.boot.span(now.saturating_sub(self.start_tsc()));
         let mut phase = current;
         while let Some(Some(end)) = self.ends.get(phase as usize)
@@ -347,8 +366,9 @@ impl Shared {
             phase += 1;
         }
         let wanted = self.wanted_phase.swap(NO_PHASE, Ordering::Relaxed);
-        if (wanted as usize) < self.ends.len() {
+        if (wanted as usize) < self.ends.len() && wanted != current {
             phase = wanted;
+            self.set_start_tsc(now);
         }
         if phase != current && wishes.changes.len() < MAX_CHANGES {
             let step = self.boot.read_control(self.index, control::STEPS);

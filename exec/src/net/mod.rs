@@ -3,6 +3,7 @@
 //! NICs have the scenario's rates in both directions; racks' uplinks and hosts' reception are limits of their own ([`plan`]). Nothing of
 //! it is visible outside: namespaces are without names ([`namespace`]), and end with the process that made them and the agents in them.
 
+pub(crate) mod cables;
 mod namespace;
 mod plan;
 

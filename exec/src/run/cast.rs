@@ -68,7 +68,7 @@ impl Stream {
     }
 }
 
-/// Something that goes wrong or changes, by the index of a host, of a migration or of a flow.
+/// Something that goes wrong or changes, by the index of a host, of a migration, of a flow or of a guest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Mishap {
     Kill(usize),
@@ -79,6 +79,8 @@ pub(super) enum Mishap {
     Cancel(usize),
     /// So much is offered by a flow from now on.
     Offer(usize, Rate),
+    /// A guest changes its load: it goes to a phase of its specification.
+    Load(usize, usize),
 }
 
 /// Who takes part.
@@ -148,11 +150,16 @@ impl Cast {
             cast.via.push(via);
         }
         cast.add_flows(world, options)?;
-        for event in &world.events {
+        let mut events: Vec<_> = world.events.iter().collect();
+        events.sort_by_key(|event| event.at);
+        for event in events {
             let mishap = match &event.what {
                 Incident::Fail(host) => cast.index(*host).map(Mishap::Kill),
-                Incident::Cut(_) | Incident::Restore(_) if options.net == Net::Loopback => {
-                    return refuse("loopback cannot be cut; hosts in namespaces can be cut off".to_owned());
+                Incident::Cut(_) | Incident::Restore(_) if options.lab.is_some() => {
+                    return refuse("the cables of machines of their own are not ours to pull".to_owned());
+                }
+                Incident::Cut(_) | Incident::Restore(_) if options.route.is_some() || options.via_route.is_some() => {
+                    return refuse("who stands in for the network cannot be cut off".to_owned());
                 }
                 Incident::Cut(host) => cast.index(*host).map(Mishap::Cut),
                 Incident::Restore(host) => cast.index(*host).map(Mishap::Restore),
@@ -162,8 +169,9 @@ impl Cast {
                     cast.mishaps.extend(offers.into_iter().flatten().map(|offer| (real(event.at), offer)));
                     None
                 }
-                Incident::Workload(..) => {
-                    return refuse("the load of a guest changes with its workload's phases, not by an [[event]]".to_owned());
+                Incident::Workload(vm, workload) => {
+                    let guest = vm.0 as usize;
+                    Some(Mishap::Load(guest, cast.guests[guest].spec.add_workload(workload)?))
                 }
             };
             cast.mishaps.extend(mishap.map(|m| (real(event.at), m)));
@@ -254,6 +262,16 @@ impl Cast {
             End::Host(host) if self.outside == Some(host) => selection::End::Outside,
             End::Host(host) => selection::End::Host(self.hosts[host].id.0),
         }
+    }
+
+    /// The hosts that a guest is at, now or later.
+    pub(super) fn hosts_of(&self, guest: usize) -> Vec<usize> {
+        let own = &self.guests[guest];
+        let mut hosts = vec![own.host];
+        hosts.extend(self.moves.iter().filter(|m| m.vm == own.vm).map(|m| m.to));
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts
     }
 
     /// The index of the migration of a VM that was requested last.

@@ -9,7 +9,7 @@ use super::{MigrationResult, Options, RunResult};
 use crate::agent::message::{FromAgent, Migrate, ToAgent};
 use crate::clock::Clock;
 use crate::error::ExecError;
-use crate::net::Fabric;
+use crate::net::{Fabric, cables};
 use crate::wire::auth::Key;
 use crate::wire::dial::Way;
 use livemig_core::machine::Phase;
@@ -48,7 +48,7 @@ pub(super) struct Coordinator<'a> {
     pub(super) clock: Clock,
     pub(super) agents: Vec<Agent>,
     /// The network that hosts are in, unless it is this machine's loopback.
-    fabric: Option<Fabric>,
+    pub(super) fabric: Option<Fabric>,
     pub(super) news: mpsc::Receiver<(usize, News)>,
     pub(super) courses: Vec<Course>,
     mishaps: usize,
@@ -260,16 +260,14 @@ impl<'a> Coordinator<'a> {
             self.mishaps += 1;
             match mishap {
                 Mishap::Kill(host) => self.agents[host].kill(),
-                Mishap::Cut(host) | Mishap::Restore(host) => {
-                    if let Some(fabric) = &self.fabric {
-                        fabric.cut(host, matches!(mishap, Mishap::Cut(_)))?;
-                    }
-                }
+                Mishap::Cut(host) => self.pull_cables(host, true)?,
+                Mishap::Restore(host) => self.pull_cables(host, false)?,
                 Mishap::Offer(flow, rate) => self.offer(flow, rate)?,
                 Mishap::Cancel(index) => {
                     let from = self.cast.moves[index].from;
                     self.agents[from].tell(&ToAgent::Cancel { session: session(index) })?;
                 }
+                Mishap::Load(guest, phase) => self.change_load(guest, phase),
             }
         }
         Ok(())
@@ -280,7 +278,10 @@ impl<'a> Coordinator<'a> {
         let m = self.cast.moves[index];
         let destination = self.destinations[m.to].as_ref().ok_or_else(unexpected)?;
         let (ways, key) = (self.ways(m, destination), self.key.ok_or_else(unexpected)?);
-        let stage = |&host: &usize| self.stages[host].clone().map(|way| (way.clone(), way)).ok_or_else(unexpected);
+        let stage = |&host: &usize| {
+            let way = self.stages[host].as_ref().ok_or_else(unexpected)?;
+            Ok((self.leaving(m.from, way), self.leaving(m.to, way)))
+        };
         let via = self.cast.via[index].iter().map(stage).collect::<Result<_, _>>()?;
         let migrate = Migrate { session: session(index), vm: m.vm.0, spec: self.strategy.spec.clone(), ways, key, via };
         self.ask(m.from, &ToAgent::Migrate(Box::new(migrate)))?;
@@ -298,8 +299,8 @@ impl<'a> Coordinator<'a> {
 
     /// Has a host listen for those who know the key; where others reach it.
     fn listen_at(&mut self, host: usize, key: Key) -> Result<Way, ExecError> {
-        let (own, mut limits) = (Ipv4Addr::LOCALHOST, self.cast.hosts[host].limits);
-        let mut any = SocketAddr::new(IpAddr::V4(own), 0);
+        let mut limits = self.cast.hosts[host].limits;
+        let mut any = SocketAddr::new(IpAddr::V4(cables::address(host)), 0);
         if self.fabric.is_some() {
             // The network holds the limit of what it receives.
             limits.reception = None;
@@ -317,7 +318,13 @@ impl<'a> Coordinator<'a> {
     /// The way of one connection between hosts, to where the other one listens; `choice` says by which NICs.
     pub(super) fn one_way(&self, hosts: (usize, usize), door: &Way, choice: usize) -> Way {
         let over_nics = self.fabric.as_ref().and_then(|fabric| fabric.ways(hosts, door.to.port(), 1, choice).pop());
-        over_nics.unwrap_or_else(|| door.clone())
+        over_nics.unwrap_or_else(|| self.leaving(hosts.0, door))
+    }
+
+    /// A way, as a host takes it: on loopback it leaves from the host's own address.
+    fn leaving(&self, host: usize, way: &Way) -> Way {
+        let own = (self.fabric.is_none() && self.options.lab.is_none()).then(|| cables::address(host).into());
+        Way { from: own.or(way.from), ..way.clone() }
     }
 
     /// By which ways a migration's connections go.
@@ -325,7 +332,7 @@ impl<'a> Coordinator<'a> {
         let transfer = &self.strategy.spec.transfer;
         let most = transfer.channels.nics.unwrap_or(u16::MAX).min(transfer.streams);
         self.fabric.as_ref().map_or_else(
-            || vec![destination.clone()],
+            || vec![self.leaving(m.from, destination)],
             |fabric| fabric.ways((m.from, m.to), destination.to.port(), usize::from(most), m.vm.0 as usize),
         )
     }

@@ -3,6 +3,7 @@
 use super::coordinator::{Coordinator, session};
 use crate::agent::message::ToAgent;
 use crate::error::ExecError;
+use crate::net::cables;
 use livemig_core::conductor::Remainder;
 use livemig_core::machine::{Outcome, Phase};
 use livemig_core::vocabulary::Peer;
@@ -30,6 +31,29 @@ impl Coordinator<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The cables of a host are pulled or plugged in again: it loses all others, and each of them loses it.
+    pub(super) fn pull_cables(&mut self, host: usize, pulled: bool) -> Result<(), ExecError> {
+        if let Some(fabric) = &self.fabric {
+            return fabric.cut(host, pulled);
+        }
+        for index in 0..self.agents.len() {
+            let of = (index != host).then(|| cables::address(host).into());
+            // One that does not hear it has failed, and will be found to have.
+            let _ = self.tell(index, &ToAgent::Cables { of, pulled });
+        }
+        Ok(())
+    }
+
+    /// A guest's load changes. Every host that it may be at is told, so that it is heard of in the middle of a switch as well: a guest
+    /// that comes to a host brings along what it has taken up, and takes up there what it has not.
+    pub(super) fn change_load(&mut self, guest: usize, phase: usize) {
+        let (cast, vm) = (self.cast, self.cast.guests[guest].vm.0);
+        for host in cast.hosts_of(guest) {
+            // One that does not hear it has failed, and will be found to have.
+            let _ = self.tell(host, &ToAgent::Load { vm, phase });
+        }
     }
 
     /// Tells an agent, if it is there.

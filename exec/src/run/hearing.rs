@@ -70,7 +70,7 @@ impl Coordinator<'_> {
             FromAgent::Ended { session } => self.agent_ended(index, session)?,
             FromAgent::HandedOver { session } => self.handed_over(session)?,
             FromAgent::Stalls { session, stalls } => self.course(session)?.shadow.stalls(stalls),
-            FromAgent::Sample { vm, at, steps } => self.sampled(index, vm, at, steps)?,
+            FromAgent::Sample { vm, at, steps, offered } => self.sampled(index, vm, at, (steps, offered))?,
             FromAgent::Arrived { at, flows } => self.arrived(index, at, &flows),
             FromAgent::Lost { session, missing } => self.course(session)?.lost_pages = missing,
             FromAgent::Warning { text } => self.warnings.push(format!("{}: {text}", self.agents[index].name)),
@@ -116,7 +116,7 @@ impl Coordinator<'_> {
         Ok(!handed_over && self.cast.moves[session as usize - 1].to == from)
     }
 
-    fn sampled(&mut self, host: usize, vm: u32, at: Time, steps: u64) -> Result<(), ExecError> {
+    fn sampled(&mut self, host: usize, vm: u32, at: Time, progress: (u64, f64)) -> Result<(), ExecError> {
         let latest = self.courses.iter().zip(&self.cast.moves).rev().find(|(course, m)| course.begun && m.vm.0 == vm);
         if latest.is_some_and(|(_, m)| m.to == host) {
             self.follow_guest(vm, host)?;
@@ -124,7 +124,7 @@ impl Coordinator<'_> {
         for (course, m) in self.courses.iter_mut().zip(&self.cast.moves).filter(|(_, m)| m.vm.0 == vm) {
             course.moved |= host == m.to;
             if host == m.to || !course.moved {
-                course.shadow.sampled(at, steps);
+                course.shadow.sampled(at, progress);
             }
         }
         Ok(())

@@ -134,9 +134,9 @@ impl Shadow {
         self.session.observe(observation);
     }
 
-    /// The guest had made so many steps.
-    pub(super) fn sampled(&mut self, at: Time, steps: u64) {
-        if let Some(observation) = self.work.sampled(at, steps) {
+    /// The guest had made so many steps, and would make so many per second at full speed.
+    pub(super) fn sampled(&mut self, at: Time, progress: (u64, f64)) {
+        if let Some(observation) = self.work.sampled(at, progress) {
             self.session.observe(observation);
         }
     }

@@ -43,6 +43,7 @@ impl Way {
     /// Connects.
     pub(crate) fn connect(&self) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, None)?;
+        crate::net::cables::plug(&socket, self.to.ip())?;
         if let Some(from) = self.from {
             socket.bind(&SocketAddr::new(from, 0).into())?;
         }
