@@ -159,10 +159,6 @@ impl<P: PageSet> Desk<P> {
         *found.expect("a completion is of a command that is outstanding")
     }
 
-    pub(super) fn is_open(&self, id: CmdId) -> bool {
-        self.open.iter().any(|open| open.id == id)
-    }
-
     /// Whether a command of one of these kinds is outstanding.
     pub(super) fn any_open(&self, kinds: &[Kind]) -> bool {
         self.open.iter().any(|open| kinds.contains(&open.kind))

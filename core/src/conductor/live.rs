@@ -33,9 +33,9 @@ enum Step {
     /// Everything has been sent; dirty pages are being counted.
     Counting { sent: Sent, ended: Time },
     /// The watch says that little is pending; dirty pages are being counted while the send goes on.
-    Checking { send: CmdId, pending: Bytes, rate: Rate },
+    Checking { sends: Sends, pending: Bytes, rate: Rate },
     /// Dirty pages are being added to the send.
-    Joining { send: CmdId },
+    Joining { sends: Sends },
 }
 
 impl<P: PageSet> Conductor<P> {
@@ -102,7 +102,9 @@ impl<P: PageSet> Conductor<P> {
                 }
             }
             // The count or the collection that is under way is answered as if the send were still there.
-            Step::Checking { .. } | Step::Joining { .. } => {}
+            Step::Checking { sends, .. } | Step::Joining { sends } => {
+                sends.closes(id, sent);
+            }
             Step::Collecting | Step::Counting { .. } => {}
         }
     }
@@ -120,8 +122,7 @@ impl<P: PageSet> Conductor<P> {
         };
         match watched.end {
             WatchEnd::Below => {
-                let send = sends.memory().expect("a watch that ends otherwise than with its send leaves it");
-                live.step = Step::Checking { send, pending: watched.pending, rate: watched.rate };
+                live.step = Step::Checking { sends, pending: watched.pending, rate: watched.rate };
                 self.count_dirty();
             }
             WatchEnd::Stalled => {
@@ -156,9 +157,9 @@ impl<P: PageSet> Conductor<P> {
                     self.act(verdict);
                 }
             }
-            Step::Checking { send, pending, rate } => {
+            Step::Checking { sends, pending, rate } => {
                 let wire = live.to_send.saturating_sub(pending);
-                let over = !self.desk.is_open(send);
+                let over = sends.memory().is_none();
                 let remaining = if over { dirty } else { pending + dirty };
                 let stop = &mut self.spec.live.as_mut().expect("live copy has a spec").stop;
                 let verdict = stop.watched_below(now, remaining, rate);
@@ -166,10 +167,15 @@ impl<P: PageSet> Conductor<P> {
                     let round = Round { index, started, ended: now, wire, skipped: Bytes::ZERO, dirty };
                     self.throttle(round, remaining - dirty);
                     let live = self.live().expect("still copying");
-                    live.step = if over { Step::Collecting } else { Step::Joining { send } };
-                    match over {
-                        true => self.collect_all(),
-                        false => self.collect_into(send),
+                    match sends.memory() {
+                        None => {
+                            live.step = Step::Collecting;
+                            self.collect_all();
+                        }
+                        Some(send) => {
+                            live.step = Step::Joining { sends };
+                            self.collect_into(send);
+                        }
                     }
                 } else {
                     self.act(verdict);
@@ -182,16 +188,15 @@ impl<P: PageSet> Conductor<P> {
     /// Dirty pages have joined the send: a new round has begun.
     pub(super) fn joined(&mut self, now: Time, joined: Joined) {
         let Some(live) = self.live() else { return };
-        let Step::Joining { send } = live.step else { unreachable!("nothing is being joined") };
+        let Step::Joining { sends } = live.step else { unreachable!("nothing is being joined") };
         self.rounds = self.rounds.saturating_add(1);
-        if self.desk.is_open(send) {
-            let sends = Sends::of_memory(send);
+        if let Some(send) = sends.memory() {
+            let sends = Sends::joined(send, joined.sent);
             let watch = self.watch(now, &sends);
             self.state = State::LiveCopy(LiveCopy { started: now, to_send: joined.pending, step: Step::Sending { sends, watch } });
         } else {
-            // They joined in time, and the send with them has ended before the answer came.
-            let sent = Sent { wire: joined.pending, ..Sent::default() };
-            self.live().expect("still copying").step = Step::Counting { sent, ended: now };
+            // They joined in time, and the send with them has ended before the answer came: both rounds are judged as one.
+            self.live().expect("still copying").step = Step::Counting { sent: sends.sent, ended: now };
             self.count_dirty();
         }
     }
@@ -228,5 +233,72 @@ impl<P: PageSet> Conductor<P> {
     /// Ends what live copy has under way.
     pub(super) fn stop_copying(&mut self) {
         self.desk.recall_all(&[Kind::Send, Kind::Watch]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Migration;
+    use crate::pages::Counted;
+    use crate::policy::stop::{Qemu, StopRule};
+    use crate::strategy::{self, Spec};
+    use crate::units::Span;
+    use crate::vocabulary::{Event, Reply};
+
+    const MIB: u64 = 1 << 20;
+
+    /// Ticks a conductor along: every command gets the reply that `reply` has for it, one second after the last.
+    fn commands(
+        conductor: &mut Conductor<Counted>,
+        mut reply: impl FnMut(CmdId, &Command<Counted>) -> Vec<(CmdId, Reply<Counted>)>,
+    ) -> Vec<String> {
+        let (mut now, mut names) = (0, Vec::new());
+        conductor.handle(Time::ZERO, Event::Requested).unwrap();
+        while let Some((id, command)) = conductor.poll() {
+            names.push(command.name().to_owned());
+            for (id, reply) in reply(id, &command) {
+                now += 1_000_000_000;
+                conductor.handle(Time(now), Event::Done { id, reply }).unwrap();
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn a_round_that_began_by_joining_a_send_is_judged_by_what_it_sent_itself() {
+        let stop = StopRule::Qemu(Qemu { downtime_limit: Span::from_secs(2) });
+        let spec = Spec { live: Some(strategy::LiveCopy { stop, throttle: None, skip_redirtied: true }), ..Spec::default() };
+        let mut conductor = Conductor::new(spec, Bytes(1000 * MIB), Vec::new());
+        let (mut send, mut counts) = (None, 0);
+        let names = commands(&mut conductor, |id, command| match command {
+            Command::Reserve { .. } => vec![(id, Reply::Reserved)],
+            Command::Prepare { .. } => vec![(id, Reply::Prepared)],
+            Command::Collect { into: None, .. } => vec![(id, Reply::Dirty(Counted::new([1000 * MIB, 0, 0, 0, 0, 0, 0, 0])))],
+            Command::Send(_) => {
+                send = Some(id);
+                Vec::new()
+            }
+            // Little of the first send is left, but 100 MiB are dirty again.
+            Command::Watch(_) if counts == 0 => {
+                let watched = Watched { end: WatchEnd::Below, pending: Bytes(MIB), rate: Rate(10.0 * MIB as f64), stall: None };
+                vec![(id, Reply::Watched(watched))]
+            }
+            Command::PeekDirty { .. } => {
+                counts += 1;
+                vec![(id, Reply::DirtyCount(Bytes(100 * MIB)))]
+            }
+            // In the second after these have joined, the rest of the send goes, and of what has joined 9 MiB; the others are left out.
+            Command::Collect { into: Some(_), .. } => {
+                let sent = Sent { wire: Bytes(999 * MIB), ..Sent::default() };
+                let joined = Joined { added: Bytes(100 * MIB), pending: Bytes(101 * MIB), sent };
+                let sent = Sent { wire: Bytes(1009 * MIB), skipped: Bytes(91 * MIB), ..Sent::default() };
+                vec![(id, Reply::Joined(joined)), (send.unwrap(), Reply::Sent(sent))]
+            }
+            _ => Vec::new(),
+        });
+        // 100 MiB in two seconds at 10 MiB/s are too many; a rate of 1009 MiB in the last second would have let them pass.
+        assert_eq!(names[names.len() - 4..], ["peek dirty", "collect", "send", "watch"], "{names:?}");
+        assert!(matches!(&conductor.state, State::LiveCopy(_)) && counts == 2);
     }
 }

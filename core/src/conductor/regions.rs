@@ -39,14 +39,16 @@ impl<P: PageSet> Both<P> {
 pub(super) struct Sends {
     /// Those that are not over.
     open: Both<Option<CmdId>>,
-    /// What the others have sent.
+    /// What the send of memory had sent before the round began: pages have joined it since.
+    before: Sent,
+    /// What those that are over have sent in the round.
     pub(super) sent: Sent,
 }
 
 impl Sends {
-    /// A send of memory alone.
-    pub(super) fn of_memory(send: CmdId) -> Sends {
-        Sends { open: Both { memory: Some(send), disk: None }, sent: Sent::default() }
+    /// A send of memory alone that pages have joined, and what had gone out of it until then.
+    pub(super) fn joined(send: CmdId, before: Sent) -> Sends {
+        Sends { open: Both { memory: Some(send), disk: None }, before, sent: Sent::default() }
     }
 
     /// The send of memory, while it is not over.
@@ -56,13 +58,14 @@ impl Sends {
 
     /// A send is over; whether it is one of these, and the last.
     pub(super) fn closes(&mut self, id: CmdId, sent: Sent) -> bool {
+        let before = if self.open.memory == Some(id) { std::mem::take(&mut self.before) } else { Sent::default() };
         let Some(mine) = [&mut self.open.memory, &mut self.open.disk].into_iter().find(|open| **open == Some(id)) else {
             return false;
         };
         *mine = None;
-        self.sent.wire += sent.wire;
-        self.sent.demand += sent.demand;
-        self.sent.skipped += sent.skipped;
+        self.sent.wire += sent.wire.saturating_sub(before.wire);
+        self.sent.demand += sent.demand.saturating_sub(before.demand);
+        self.sent.skipped += sent.skipped.saturating_sub(before.skipped);
         self.open.memory.is_none() && self.open.disk.is_none()
     }
 }
