@@ -125,10 +125,12 @@ impl Guest {
         }
     }
 
-    /// The dirty fraction of a region `ahead` seconds from now, at the guest's full speed.
+    /// The dirty fraction of a region `ahead` seconds from now, if the guest goes on as it does.
     pub(super) fn dirty_fraction_ahead(&self, class: usize, ahead: f64) -> f64 {
-        let speed = self.speed();
-        self.regions.get(class).map_or(0.0, |r| dirty_after(&r.pattern, r.size, r.writes, r.dirty, speed * ahead) / r.size)
+        let Some(r) = self.regions.get(class) else { return 0.0 };
+        let busy = self.speed() * ahead;
+        let work = self.tracking.map_or(busy, |cost| self.tracked_work(busy, cost / self.vcpus));
+        dirty_after(&r.pattern, r.size, r.writes, r.dirty, work) / r.size
     }
 
     /// Of the pages of `set`, those that are not also in `other`, if both are spread at random over their regions.

@@ -51,6 +51,8 @@ pub(crate) struct Transfer {
     skipped: f64,
     /// As it was before the last step.
     skipped_before: f64,
+    /// Of what goes next, the share that is not left out.
+    clean: f64,
     since: Time,
 }
 
@@ -110,6 +112,7 @@ impl Transfer {
             (self.left, self.joined) = (walk.left, walk.joined);
             self.sent += walk.wire;
             self.skipped += walk.skipped;
+            self.clean = walk.clean;
             self.wire_left = self.wire_of_left();
             return elapsed;
         }
@@ -156,7 +159,7 @@ impl Transfer {
     /// A page of a class of which the fraction x is dirty again goes with probability 1 - x, so that pages pass at
     /// rate / (factor (1 - x)). Steps are as long as x changes by little.
     fn walk(&self, guest: &Guest, rate: f64, until: f64) -> Walk {
-        let mut w = Walk { left: self.left, joined: self.joined, time: 0.0, wire: 0.0, skipped: 0.0 };
+        let mut w = Walk { left: self.left, joined: self.joined, time: 0.0, wire: 0.0, skipped: 0.0, clean: self.clean };
         for class in 0..2 * CLASSES {
             let (batch, class) = (class / CLASSES, class % CLASSES);
             let mut left = if batch == 0 { w.left[class] } else { w.joined[class] };
@@ -186,6 +189,7 @@ impl TransferModel for Transfer {
             sent: 0.0,
             skipped: 0.0,
             skipped_before: 0.0,
+            clean: 1.0,
             since: now,
         };
         transfer.wire_left = transfer.wire_of_left();
@@ -205,6 +209,7 @@ impl TransferModel for Transfer {
             sent: 0.0,
             skipped: 0.0,
             skipped_before: 0.0,
+            clean: 1.0,
             since: now,
         }
     }
@@ -302,8 +307,10 @@ impl TransferModel for Transfer {
         true
     }
 
+    /// What is left has no time any more: a rounding, or pages that are all dirty again.
     fn finish(&mut self) {
-        self.sent += self.wire_left;
+        self.sent += self.wire_left * self.clean;
+        self.skipped += self.all_left().sum::<f64>() * (1.0 - self.clean);
         self.wire_left = 0.0;
         (self.left, self.joined) = ([0.0; CLASSES], [0.0; CLASSES]);
     }
@@ -334,6 +341,7 @@ struct Walk {
     time: f64,
     wire: f64,
     skipped: f64,
+    clean: f64,
 }
 
 impl Walk {
@@ -355,6 +363,7 @@ impl Walk {
         self.time += length;
         self.wire += pages * clean * factor;
         self.skipped += pages * (1.0 - clean);
+        self.clean = 1.0 - x1;
         pages
     }
 }

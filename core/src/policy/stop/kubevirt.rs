@@ -51,8 +51,15 @@ impl KubeVirt {
         KubeVirt { downtime_limit, progress_timeout, on_stall, steps_taken: 0, progress: None }
     }
 
-    pub(super) fn judge(&mut self, _now: Time, remaining: Bytes, rate: Rate) -> Verdict {
-        if remaining <= within(rate, self.downtime_limit) { Verdict::Converged } else { Verdict::Continue }
+    /// Rounds may be shorter than the interval at which progress is polled, so a stall is also met between them.
+    pub(super) fn judge(&mut self, now: Time, remaining: Bytes, rate: Rate) -> Verdict {
+        if remaining <= within(rate, self.downtime_limit) {
+            Verdict::Converged
+        } else if self.progress.is_some_and(|p| now.since(p.since) >= p.patience) {
+            self.stalled(now)
+        } else {
+            Verdict::Continue
+        }
     }
 
     pub(super) fn watching(&self, now: Time) -> Watching {
@@ -93,5 +100,26 @@ impl Default for KubeVirt {
     /// `KubeVirt`'s defaults: QEMU's limit, 150 s without progress, then abort.
     fn default() -> KubeVirt {
         KubeVirt::new(Span::from_millis(300), Span::from_secs(150), vec![Escalation::Abort])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_is_met_at_the_end_of_rounds_too_short_to_be_polled() {
+        let (patience, at) = (Span::from_secs(10), |seconds: u64| Time(seconds * 1_000_000_000));
+        let mut rule =
+            KubeVirt::new(Span::from_millis(300), patience, vec![Escalation::RaiseLimit(Span::from_secs(1)), Escalation::Abort]);
+        let judge = |rule: &mut KubeVirt, seconds| rule.judge(at(seconds), Bytes(200), Rate(100.0));
+        assert_eq!(judge(&mut rule, 100), Verdict::Continue, "nothing has been polled");
+        rule.progressed(Stall { patience, best: Bytes(150), since: at(100) });
+        assert_eq!(judge(&mut rule, 109), Verdict::Continue);
+        assert_eq!(judge(&mut rule, 110), Verdict::Continue, "the limit is raised");
+        assert_eq!(rule.downtime_limit, Span::from_secs(1));
+        assert_eq!(judge(&mut rule, 119), Verdict::Continue, "a raised limit is a fresh chance");
+        assert_eq!(judge(&mut rule, 120), Verdict::Abort);
+        assert_eq!(rule.judge(at(121), Bytes(100), Rate(100.0)), Verdict::Converged);
     }
 }
