@@ -52,7 +52,11 @@ pub(crate) fn pull(of: Option<IpAddr>, pulled: bool) -> io::Result<()> {
         let socket = SockRef::from(&fd);
         if socket.local_addr().is_ok_and(|address| address.as_socket().is_some()) {
             let peer = socket.peer_addr().ok().and_then(|address| address.as_socket());
-            state.apply(&socket, peer.map(|peer| peer.ip()))?;
+            match state.apply(&socket, peer.map(|peer| peer.ip())) {
+                // It has been closed meanwhile.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK)) => {}
+                done => done?,
+            }
         }
     }
     Ok(())
