@@ -79,7 +79,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments(parser, "qemu-pairs.csv", 15, "pairs of runs")
     args = parser.parse_args()
-    table = Table(args.out, [name for name, *_ in wanted(args, CASES + STREAMS)])
+    table = Table(args.out)
     for case in wanted(args, CASES):
         table.add(against_qemu(args, *case))
     for case in wanted(args, STREAMS):

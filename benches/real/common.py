@@ -160,23 +160,23 @@ def machine():
 
 
 class Table:
-    """Rows of results; the file is written again with every row, so that a run that is cut off keeps what it has. Rows of cases that are
-    not measured this time stay."""
+    """Rows of results, one per case; the file is written again with every row, so that a run that is cut off keeps what it has. Rows of
+    cases that are not measured this time stay."""
 
-    def __init__(self, path, measured):
-        self.path, self.rows, self.kept = path, [], []
+    def __init__(self, path):
+        self.path, self.rows = path, []
         if path.exists():
             with open(path, newline="") as old:
-                self.kept = [row for row in csv.DictReader(old) if row["case"] not in measured]
+                self.rows = list(csv.DictReader(old))
 
     def add(self, row):
+        self.rows = [old for old in self.rows if old["case"] != row["case"]]
         self.rows.append({**row, "machine": machine(), "date": date.today().isoformat()})
-        rows = self.kept + self.rows
-        names = list(dict.fromkeys(name for row in rows for name in row))
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
         with open(self.path, "w", newline="") as out:
             writer = csv.DictWriter(out, [n for n in names if n not in ("machine", "date")] + ["machine", "date"], lineterminator="\n")
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(self.rows)
 
     def show(self):
         print(self.path.read_text(), end="")
@@ -187,7 +187,7 @@ def table_of(doc, out, count, what, cases, case):
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     arguments(parser, out, count, what)
     args = parser.parse_args()
-    table = Table(args.out, [name for name, *_ in wanted(args, cases)])
+    table = Table(args.out)
     for each in wanted(args, cases):
         table.add(case(args, *each))
     table.show()

@@ -77,7 +77,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments(parser, "real-strategies.csv", 1, "runs")
     args = parser.parse_args()
-    table = Table(args.out, [name for name, *_ in wanted(args, CASES)])
+    table = Table(args.out)
     for name, load, options in wanted(args, CASES):
         row, facts = run(args.livemig, load, options)
         say(f"{name}: {row['outcome']} in {row['total_migration_time_s']} s, {facts}")

@@ -37,7 +37,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments(parser, "real-throttling.csv", 3, "rounds")
     args = parser.parse_args()
-    table, totals = Table(args.out, [name for name, *_ in wanted(args, CASES)]), {}
+    table, totals = Table(args.out), {}
     runs = {name: [] for name, *_ in wanted(args, CASES)}
     for turn in range(args.pairs):
         for name, preset, options, _ in wanted(args, CASES):
@@ -45,7 +45,6 @@ def main():
             if row:
                 runs[name].append(row)
             say(f"{name}, round {turn + 1} of {args.pairs}: {row}")
-        table.rows.clear()
         for name, _, _, required in wanted(args, CASES):
             if not runs[name]:
                 continue
