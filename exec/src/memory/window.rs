@@ -1,6 +1,6 @@
 //! Windows onto guest memory: parts of it that a thread maps once more while it reads them, and unmaps when it goes on.
 //!
-//! `PMigrate` (Song et al., VEE 2013) migrates from a process that maps what it sends, task by task. To map and to unmap takes the
+//! Song et al. (VEE 2013) migrate from a process that maps what it sends, task by task. To map and to unmap takes the
 //! lock of the address space, for which the threads that do so compete: with each other, and with every fault that the lock of its
 //! mapping does not serve.
 
