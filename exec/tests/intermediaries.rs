@@ -246,17 +246,18 @@ fn fail_at(world: &mut World, host: u32, after: Span) {
 #[test]
 fn what_an_intermediary_takes_with_it_before_the_release_is_sent_again() {
     let Some(_alone) = alone() else { return };
-    let mut world = with_intermediaries(busy(), 2);
-    fail_at(&mut world, 2, Span::from_millis(500));
-    let mut again = Bytes::ZERO;
+    let healthy = with_intermediaries(busy(), 2);
+    let mut failing = healthy.clone();
+    fail_at(&mut failing, 2, Span::from_millis(500));
     for when in [GatherWhen::Concurrent, GatherWhen::AfterEviction] {
         let mut strategy = through_all(when, None);
         strategy.spec.transfer.limit = Some(Rate(40e6));
-        let metrics = completes(&world, &strategy, &options()).metrics;
-        // Four of five pages of 64 MiB are there to be sent once.
-        again += (metrics.bytes.first + metrics.bytes.resent + metrics.bytes.demand).saturating_sub(Bytes::from_mib(56));
+        // A push sends a page once, unless a copy of it was lost.
+        assert_eq!(completes(&healthy, &strategy, &options()).metrics.bytes.resent, Bytes::ZERO);
+        let again = completes(&failing, &strategy, &options()).metrics.bytes.resent;
+        // What is fetched meanwhile need not be lost.
+        assert!(again > Bytes::ZERO || when == GatherWhen::Concurrent, "{again}");
     }
-    assert!(again > Bytes::from_mib(1), "{again}");
     // And ahead of the request.
     let mut world = with_intermediaries(busy(), 2);
     world.events.push(ScheduledEvent { at: world.moves[0].at, what: Incident::Fail(HostId(2)) });
