@@ -2,28 +2,36 @@
 
 #[path = "migrations/damage.rs"]
 mod damage;
+#[path = "lab/line.rs"]
+mod line;
 mod migrations;
 #[path = "lab/pki.rs"]
 mod pki;
 
 use damage::{Damage, Kind, through};
+use line::Lines;
 use livemig_core::machine::Outcome;
-use livemig_core::strategy::Scatter;
+use livemig_core::strategy::{GatherWhen, Scatter};
+use livemig_core::units::{Rate, Span};
 use livemig_exec::agent::{Inherited, Standing, serve_inherited_with};
 use livemig_exec::run::{Lab, Launch, Options, Remote, run};
 use livemig_exec::{Identity, Security};
-use livemig_models::world::{HostId, Role, World};
+use livemig_models::world::{HostId, Role, Strategy, World};
 use migrations::{busy, completes, have_kvm, made, options, strategy, with, world};
 use pki::Authority;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::ffi::OsString;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What an agent's process is to prove who it is with; empty for nothing.
 const IDENTITY: &str = "LIVEMIG_TEST_IDENTITY";
+/// The file to which an agent's process tells how it ends what a lost coordinator has begun.
+const TOLD: &str = "LIVEMIG_TEST_TOLD";
 
 /// Not a test: what an agent process of the other tests runs.
 #[test]
@@ -34,17 +42,26 @@ fn agent_process() {
         [cert, key, ca] => Security::Tls(Identity { cert: cert.into(), key: key.into(), ca: ca.into() }.load().unwrap()),
         _ => Security::None,
     };
-    serve_inherited_with(&Inherited { security, listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) }).unwrap();
+    let outlive = std::env::var_os(TOLD).map(|_| note as fn(&str));
+    serve_inherited_with(&Inherited { security, listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), outlive }).unwrap();
+}
+
+fn note(news: &str) {
+    let path = std::env::var_os(TOLD).expect("somebody wants to know");
+    let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
+    writeln!(file, "{news}").unwrap();
 }
 
 /// Starts a standing agent; its address. It stands until the tests end.
 fn stand(identity: Option<&Identity>) -> SocketAddr {
+    stand_with(identity, Vec::new())
+}
+
+fn stand_with(identity: Option<&Identity>, mut env: Vec<(OsString, OsString)>) -> SocketAddr {
     let told = identity.map_or(String::new(), |i| [&i.cert, &i.key, &i.ca].map(|p| p.to_str().unwrap()).join("\n"));
-    let launch = Launch {
-        program: std::env::current_exe().unwrap(),
-        args: ["agent_process", "--exact", "--nocapture"].map(Into::into).to_vec(),
-        env: vec![(IDENTITY.into(), told.into())],
-    };
+    env.push((IDENTITY.into(), told.into()));
+    let args = ["agent_process", "--exact", "--nocapture"].map(Into::into).to_vec();
+    let launch = Launch { program: std::env::current_exe().unwrap(), args, env };
     let standing = Standing::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), security(identity), launch).unwrap();
     let address = standing.address().unwrap();
     std::thread::spawn(move || standing.serve(|_| {}));
@@ -95,14 +112,135 @@ fn pages_go_through_an_intermediary_that_proves_who_it_is() {
     let ca = Authority::new("ca");
     let [src, dst, mid] = ["src", "dst", "mid"].map(|name| (name, stand(Some(&ca.issue(name, &ca))), name));
     let options = through_lab(lab(Some(&ca.issue("coordinator", &ca)), [src, dst, mid]));
+    let world = with_intermediary();
+    let scattered = with("scatter-gather", |spec| spec.push.as_mut().expect("it pushes").scatter = Some(Scatter::new(false)));
+    let migration = completes(&world, &scattered, &options);
+    assert!(migration.metrics.bytes.gathered.0 > 32 << 20, "{:?}", migration.metrics);
+}
+
+/// A host `mid` between the two.
+fn with_intermediary() -> World {
     let mut world = world(busy());
     let mut host = world.hosts[1].clone();
     (host.name, host.role) = ("mid".to_owned(), Role::Intermediary);
     world.hosts.push(host);
     world.moves[0].via.push(HostId(2));
-    let scattered = with("scatter-gather", |spec| spec.push.as_mut().expect("it pushes").scatter = Some(Scatter::new(false)));
-    let migration = completes(&world, &scattered, &options);
-    assert!(migration.metrics.bytes.gathered.0 > 32 << 20, "{:?}", migration.metrics);
+    world
+}
+
+/// An agent that can be cut off from its coordinator, and what it tells from then on.
+struct Cuttable {
+    address: SocketAddr,
+    told: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Cuttable {
+    fn stand(identity: Option<&Identity>, lines: &Lines) -> Cuttable {
+        let folder = tempfile::tempdir().unwrap();
+        let told = folder.path().join("told");
+        std::fs::write(&told, "").unwrap();
+        let address = lines.to(stand_with(identity, vec![(TOLD.into(), told.clone().into())]));
+        Cuttable { address, told, _folder: folder }
+    }
+
+    fn told(&self) -> String {
+        std::fs::read_to_string(&self.told).unwrap()
+    }
+
+    /// Waits until it has told this; everything it has told.
+    fn tells(&self, what: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.told().contains(what) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let told = self.told();
+        assert!(told.contains(what), "{what}: {told}");
+        told
+    }
+}
+
+/// The coordinator is lost once `begun`.
+fn lose_coordinator(world: &World, strategy: &Strategy, options: &Options, begun: &AtomicBool, lines: &Lines) {
+    std::thread::scope(|scope| {
+        let coordinator = scope.spawn(|| run(world, strategy, 7, options));
+        while !begun.load(Ordering::SeqCst) && !coordinator.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        lines.cut();
+        // It does not know what becomes of the migration.
+        if let Ok(result) = coordinator.join().unwrap() {
+            assert_ne!(result.migrations[0].metrics.outcome, Outcome::Completed, "it was to be lost earlier");
+        }
+    });
+}
+
+const WHOLE: &str = "guest 0: 0 of 16384 pages are wrong";
+
+#[test]
+fn a_migration_whose_coordinator_is_lost_comes_to_its_end() {
+    if !have_kvm() {
+        return;
+    }
+    let ca = Authority::new("ca");
+    for strategy in ["pre-copy", "post-copy"] {
+        let lines = Lines::default();
+        let ends = ["src", "dst"].map(|name| Cuttable::stand(Some(&ca.issue(name, &ca)), &lines));
+        let [src, dst] = &ends;
+        let agents = [("src", src.address, "src"), ("dst", dst.address, "dst")];
+        let options = through_lab(lab(Some(&ca.issue("coordinator", &ca)), agents));
+        // Once so much has gone over, which is found damaged: the connection is made again without a coordinator.
+        let (route, begun) = through(Damage { connection: 2, forth: true, at: 10_000_000, kind: Kind::Flip });
+        let slow = with(strategy, |spec| spec.transfer.limit = Some(Rate(25e6)));
+        lose_coordinator(&world(busy()), &slow, &Options { route: Some(route), ..options.clone() }, &begun, &lines);
+        dst.tells(WHOLE);
+        let left = src.tells("without a word");
+        assert!(!left.contains("guest 0"), "it has left: {left}");
+        // The next coordinator is served as if nothing had been.
+        lines.mend();
+        completes(&world(busy()), &self::strategy("pre-copy"), &options);
+    }
+}
+
+#[test]
+fn what_is_staged_is_gathered_when_the_coordinator_is_lost() {
+    if !have_kvm() {
+        return;
+    }
+    let lines = Lines::default();
+    let hosts = [(); 3].map(|()| Cuttable::stand(None, &lines));
+    let [src, dst, mid] = &hosts;
+    let options = through_lab(lab(None, [("src", src.address, "src"), ("dst", dst.address, "dst"), ("mid", mid.address, "mid")]));
+    let (route, begun) = through(Damage { connection: 0, forth: true, at: 10_000_000, kind: Kind::Flip });
+    let scattered = with("scatter-gather", |spec| {
+        let mut scatter = Scatter::new(false);
+        (scatter.gather.when, scatter.gather.limit) = (GatherWhen::AfterEviction, Some(Rate(25e6)));
+        spec.push.as_mut().expect("it pushes").scatter = Some(scatter);
+        spec.transfer.limit = Some(Rate(40e6));
+    });
+    let options = Options { via_route: Some(route), ..options };
+    lose_coordinator(&with_intermediary(), &scattered, &options, &begun, &lines);
+    dst.tells(WHOLE);
+    for other in [src, mid] {
+        assert!(!other.tells("without a word").contains("guest"), "{}", other.told());
+    }
+}
+
+#[test]
+fn what_was_not_requested_is_not_begun_when_the_coordinator_is_lost() {
+    if !have_kvm() {
+        return;
+    }
+    let lines = Lines::default();
+    let ends = [(); 2].map(|()| Cuttable::stand(None, &lines));
+    let [src, dst] = &ends;
+    let options = through_lab(lab(None, [("src", src.address, "src"), ("dst", dst.address, "dst")]));
+    // Snapshots are on their way, and what they were for does not come.
+    let (route, begun) = through(Damage { connection: 2, forth: true, at: 1_000_000, kind: Kind::Flip });
+    let options = Options { route: Some(route), lead: Span::from_secs(30), ..options };
+    lose_coordinator(&world(busy()), &strategy("quick-eviction"), &options, &begun, &lines);
+    src.tells(WHOLE);
+    assert!(!dst.tells("without a word").contains("guest"), "{}", dst.told());
 }
 
 #[test]

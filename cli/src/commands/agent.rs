@@ -20,7 +20,9 @@ pub(super) fn run(args: &AgentArgs) -> Result<Answer> {
 /// Serves the coordinator at standard input until it hangs up.
 fn serve(args: &AgentArgs) -> Result<Answer> {
     let security = identity(args).map_or(Ok(Security::None), |identity| identity.load().map(Security::Tls))?;
-    serve_inherited_with(&Inherited { security, listen: args.migrations_at })
+    // Only an agent that stands somewhere is told where to listen.
+    let outlive: Option<fn(&str)> = args.migrations_at.map(|_| (|news: &str| eprintln!("{news}")) as fn(&str));
+    serve_inherited_with(&Inherited { security, listen: args.migrations_at, outlive })
         .context("an agent is started by `livemig exec`, or waits with --listen")?;
     Ok(Answer::Done)
 }

@@ -109,6 +109,11 @@ impl Guests {
         all.iter().filter_map(|hosted| hosted.memory().ok()).map(|m| Bytes::from_pages(m.pages())).sum()
     }
 
+    /// The guests that are here.
+    pub(crate) fn present(&self) -> Vec<u32> {
+        self.lock().iter().filter(|(_, hosted)| hosted.lock().is_some()).map(|(&vm, _)| vm).collect()
+    }
+
     pub(crate) fn forget(&self, vm: u32) {
         self.lock().remove(&vm);
     }

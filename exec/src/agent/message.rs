@@ -72,6 +72,8 @@ pub(crate) enum ToAgent {
     OpenFlow(Box<Flow>),
     /// It does not begin here any more.
     CloseFlow { flow: u32 },
+    /// Nothing of this run is needed any more.
+    Leave,
 }
 
 /// What a host has for others.

@@ -1,13 +1,16 @@
 //! An agent: one host's part in migrations. It hosts guests, takes guests in, sends guests away, and reports to a coordinator.
 //!
 //! An agent that was started for one run ([`serve_inherited`]) finds its coordinator at its standard input, which is a socket, and
-//! ends when that is closed: whatever happens to the coordinator, no agent and no guest outlives it.
+//! ends when that is closed: whatever happens to the coordinator, no agent and no guest outlives it. One that [stands](Standing) on a
+//! machine of its own brings migrations under way to their end first.
 
+mod finishing;
 mod guests;
 pub(crate) mod message;
 mod reports;
 mod stand;
 
+pub(crate) use finishing::Part;
 pub(crate) use guests::{Guests, Hosted};
 pub(crate) use reports::Reports;
 pub use stand::Standing;
@@ -25,7 +28,7 @@ use crate::replay::Replay;
 use crate::source::Outgoing;
 use crate::tls::Security;
 use crate::traffic::Taps;
-use crate::verify::verify;
+use crate::verify::{Report, verify};
 use crate::wire::WireError;
 use crate::wire::auth::Key;
 use crate::wire::fingerprint::Fingerprints;
@@ -59,6 +62,9 @@ pub struct Inherited {
     pub security: Security,
     /// Where it listens for migrations, whatever the coordinator thinks.
     pub listen: Option<SocketAddr>,
+    /// When the coordinator is gone without having taken leave, migrations under way are brought to their end, and this hears what came of
+    /// them. Without, the agent ends with the coordinator.
+    pub outlive: Option<fn(&str)>,
 }
 
 /// Like [`serve_inherited`], for an agent whose peers are on other machines.
@@ -95,13 +101,12 @@ fn serve(input: impl Read, output: impl Write + Send + 'static, inherited: Inher
         inherited,
     };
     agent.guests.sample_in_background(agent.clock)?;
-    let mut reader = FrameReader::new(input, 0);
-    loop {
-        let Some(header) = reader.next()? else { continue };
-        let order = reader.message(&header)?;
-        if let Err(error) = agent.obey(order) {
-            agent.reports.send(FromAgent::Failed { why: error.to_string() });
+    match (agent.hear(FrameReader::new(input, 0)), agent.inherited.outlive) {
+        (Err(WireError::Closed | WireError::Io(_)), Some(tell)) => {
+            agent.finish(tell);
+            Ok(())
         }
+        (heard, _) => heard,
     }
 }
 
@@ -118,6 +123,20 @@ struct Agent {
 }
 
 impl Agent {
+    /// Does what the coordinator says until it takes leave.
+    fn hear(&mut self, mut reader: FrameReader<impl Read>) -> Result<(), WireError> {
+        loop {
+            let Some(header) = reader.next()? else { continue };
+            let order = reader.message(&header)?;
+            if matches!(order, ToAgent::Leave) {
+                return Ok(());
+            }
+            if let Err(error) = self.obey(order) {
+                self.reports.send(FromAgent::Failed { why: error.to_string() });
+            }
+        }
+    }
+
     fn obey(&mut self, order: ToAgent) -> Result<(), ExecError> {
         let answer = match order {
             ToAgent::Clock => FromAgent::Clock { local: monotonic() },
@@ -162,22 +181,7 @@ impl Agent {
                 return Ok(());
             }
             ToAgent::TakeGap { vm } => FromAgent::Gap { gap: self.guests.with(vm, |guest| Ok(guest.take_longest_gap()))? },
-            ToAgent::Verify { vm } => {
-                // Time for a comparison is not time of the guest: it is stopped first and stays so.
-                let report = self.guests.with(vm, |guest| {
-                    guest.check()?;
-                    guest.pause(STOP)?;
-                    let mut replay = Replay::new(guest.spec())?;
-                    replay.advance(&guest.progress()?)?;
-                    let report = verify(&replay, guest.memory(), threads());
-                    if guest.boot_is_intact()? {
-                        Ok(report)
-                    } else {
-                        Err(ExecError::State("the guest's program was changed".to_owned()))
-                    }
-                })?;
-                FromAgent::Verified { report }
-            }
+            ToAgent::Verify { vm } => FromAgent::Verified { report: self.compare(vm)? },
             ToAgent::Forget { vm } => {
                 self.guests.forget(vm);
                 FromAgent::Done
@@ -188,9 +192,23 @@ impl Agent {
                 self.taps.close(flow);
                 return Ok(());
             }
+            ToAgent::Leave => return Ok(()),
         };
         self.reports.send(answer);
         Ok(())
+    }
+
+    /// Stops a guest and compares every byte of its memory with what it must be.
+    fn compare(&self, vm: u32) -> Result<Report, ExecError> {
+        // Time for a comparison is not time of the guest: it is stopped first and stays so.
+        self.guests.with(vm, |guest| {
+            guest.check()?;
+            guest.pause(STOP)?;
+            let mut replay = Replay::new(guest.spec())?;
+            replay.advance(&guest.progress()?)?;
+            let report = verify(&replay, guest.memory(), threads());
+            if guest.boot_is_intact()? { Ok(report) } else { Err(ExecError::State("the guest's program was changed".to_owned())) }
+        })
     }
 
     /// Listens for other hosts.

@@ -1,8 +1,8 @@
 //! An agent that stands on a machine of its own and waits for coordinators.
 //!
 //! It only lets them in: for each it starts a process that is the agent of that run, as [`run`](crate::run::run) does on its own machine,
-//! and hands the connection to it. That process, its guests and their memory end with the connection; whatever happens in a run, the next
-//! coordinator finds a new one. One coordinator is served at a time, because what is measured must not share the machine.
+//! and hands the connection to it. That process, its guests and their memory end with the connection, or soon after it when migrations are
+//! under way and the coordinator is lost; whatever happens in a run, the next coordinator finds a new one. One coordinator is served at a time, because what is measured must not share the machine.
 
 use super::message::{Hello, Welcome};
 use crate::error::ExecError;

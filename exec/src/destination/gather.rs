@@ -51,6 +51,11 @@ impl Gathering {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether an intermediary is connected.
+    pub(super) fn is_connected(&self) -> bool {
+        !self.lanes().sockets.is_empty()
+    }
+
     /// Waits until gathering has ended, for at most so long.
     pub(super) fn wait_for_end(&self, limit: Duration) -> Option<End> {
         let places = self.places();

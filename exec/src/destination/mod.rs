@@ -11,7 +11,7 @@ mod orders;
 mod places;
 mod session;
 
-use crate::agent::{Guests, Reports};
+use crate::agent::{Guests, Part, Reports};
 use crate::bucket::Pace;
 use crate::clock::Clock;
 use crate::error::ExecError;
@@ -104,6 +104,18 @@ impl Reception {
         let session = self.session(session).ok_or_else(|| ExecError::State(format!("there is no session {session}")))?;
         session.disconnect();
         session.go_on(remainder)
+    }
+
+    /// How what is coming in stands.
+    pub(crate) fn part(&self) -> Part {
+        let sessions: Vec<_> = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        sessions.iter().map(|session| session.part()).max().unwrap_or(Part::Over)
+    }
+
+    /// Stops guests that are here without all of their memory: which, and how many pages of each nobody has.
+    pub(crate) fn give_up(&self) -> Vec<(u32, u64)> {
+        let sessions: Vec<_> = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        sessions.iter().filter_map(|session| session.give_up()).collect()
     }
 
     /// An intermediary of a session is gone.

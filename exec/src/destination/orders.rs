@@ -2,6 +2,7 @@
 
 use super::places::Places;
 use super::session::{Room, Session};
+use crate::agent::Part;
 use crate::error::ExecError;
 use crate::guest::{Guest, GuestSpec, GuestState};
 use crate::memory::{GuestMemory, Userfault, runs_of};
@@ -192,6 +193,32 @@ impl Session {
         }
         self.report_stalls();
         Some(missing)
+    }
+
+    /// How this migration stands. A guest that is whole needs nobody any more; the source may.
+    pub(super) fn part(&self) -> Part {
+        if self.is_connected() || self.gathering.is_connected() {
+            Part::Connected
+        } else if self.is_over() || self.is_whole() {
+            Part::Over
+        } else {
+            Part::Alone
+        }
+    }
+
+    /// Whether the guest runs here, and all of its memory is here.
+    fn is_whole(&self) -> bool {
+        let started = self.orders.lock().unwrap_or_else(PoisonError::into_inner).started;
+        started && !self.room().watched
+    }
+
+    /// Stops a guest that is not whole: which, and how many of its pages are missing.
+    pub(super) fn give_up(&self) -> Option<(u32, u64)> {
+        if self.is_over() || self.is_whole() {
+            return None;
+        }
+        let missing = self.source_dead(true)?;
+        Some((self.orders.lock().unwrap_or_else(PoisonError::into_inner).vm, missing))
     }
 
     /// Stops a guest whose memory is lost.

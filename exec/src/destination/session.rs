@@ -87,6 +87,11 @@ impl Session {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the source is connected.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connections().control.is_some()
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.room().over
     }

@@ -9,13 +9,14 @@ mod contents;
 mod deposit;
 mod serve;
 
+use crate::agent::Part;
 use crate::bucket::Pace;
 use crate::wire::fingerprint::Fingerprints;
 use contents::Contents;
 use deposit::Deposit;
 use livemig_core::units::{Bytes, PAGE_SIZE, Rate};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Room for pages that are kept, shared by all migrations.
@@ -50,6 +51,8 @@ pub(crate) struct Intermediary {
     pace: Option<Pace>,
     contents: Arc<Contents>,
     deposits: Mutex<BTreeMap<u32, Arc<Deposit>>>,
+    /// Connections that are being served.
+    served: AtomicUsize,
 }
 
 impl Intermediary {
@@ -57,13 +60,24 @@ impl Intermediary {
     pub(crate) fn new(room: Option<Bytes>, service: Option<Rate>, fingerprints: Fingerprints) -> Intermediary {
         let room = Arc::new(Room { limit: room, held: AtomicU64::new(0) });
         let contents = Arc::new(Contents::new(room.clone(), fingerprints));
-        Intermediary { room, pace: service.map(Pace::new), contents, deposits: Mutex::default() }
+        Intermediary { room, pace: service.map(Pace::new), contents, deposits: Mutex::default(), served: AtomicUsize::new(0) }
     }
 
     fn deposit(&self, session: u32) -> Arc<Deposit> {
         let mut deposits = self.deposits.lock().unwrap_or_else(PoisonError::into_inner);
         let deposit = || Arc::new(Deposit::new(session, self.room.clone(), self.contents.clone()));
         deposits.entry(session).or_insert_with(deposit).clone()
+    }
+
+    /// How what is kept here stands.
+    pub(crate) fn part(&self) -> Part {
+        if self.served.load(Ordering::Relaxed) > 0 {
+            Part::Connected
+        } else if self.deposits.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            Part::Over
+        } else {
+            Part::Alone
+        }
     }
 
     /// Drops what is kept of a session, and its connections.

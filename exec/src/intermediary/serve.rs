@@ -9,6 +9,7 @@ use crate::wire::page_sender::{PageSender, Treatment};
 use crate::wire::pages::MAX_DATA;
 use crate::wire::stage::StageMessage;
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long a read waits before it waits again: a connection may be silent for as long as nothing is to be kept or fetched.
@@ -30,6 +31,7 @@ impl Intermediary {
         stream.set_read_timeout(Some(LOOK))?;
         let socket = stream.try_clone()?;
         let out = FrameWriter::new(stream.try_clone()?, greeting.session, greeting.epoch);
+        self.served.fetch_add(1, Ordering::Relaxed);
         let served = match greeting.role {
             Role::Fetch { urgent } => self.hand_out(&deposit, FrameReader::new(stream, 0), out, urgent, greeting),
             Role::Stage | Role::Control | Role::Fault | Role::Stream(_) | Role::Traffic { .. } => {
@@ -38,6 +40,7 @@ impl Intermediary {
                 ended
             }
         };
+        self.served.fetch_sub(1, Ordering::Relaxed);
         // The deposit knows the socket too: without this the other end would not hear that nobody reads any more.
         let _ = socket.shutdown(Shutdown::Both);
         match served {

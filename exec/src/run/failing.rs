@@ -22,7 +22,7 @@ impl Coordinator<'_> {
             }
             if m.from == host && !course.handed_over {
                 self.source_gone(index)?;
-            } else if m.to == host && course.handed_over {
+            } else if m.to == host && (course.handed_over || course.begun && self.agents[m.from].gone) {
                 self.destination_gone(index)?;
             } else if m.to == host && course.begun {
                 self.tell(m.from, &ToAgent::PeerDead { session: session(index), peer: Peer::Destination })?;
@@ -67,10 +67,15 @@ impl Coordinator<'_> {
         let (session, to, now) = (session(index), self.cast.moves[index].to, self.clock.now());
         let shadow = &mut self.courses[index].shadow;
         shadow.source_dead(now)?;
-        if shadow.phase() == Phase::Gather {
-            let remainder = self.go_on(index)?;
+        let rest = (shadow.phase() == Phase::Gather).then(|| self.go_on(index)).transpose()?;
+        if self.agents[to].gone && !self.courses[index].shadow.ended {
+            // Nobody is left who would say what became of it.
+            return self.destination_gone(index);
+        }
+        if let Some(remainder) = rest {
             return self.tell(to, &ToAgent::GoOn { session, remainder });
         }
+        let shadow = &self.courses[index].shadow;
         let lost = shadow.ending().is_some_and(|ending| ending.outcome == Outcome::Lost);
         self.tell(to, &ToAgent::SourceDead { session, lost })?;
         if lost { self.unstage(index) } else { Ok(()) }

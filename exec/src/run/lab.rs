@@ -71,7 +71,11 @@ impl Lab {
             match self.enter(address, name)? {
                 Some(stream) => return Ok(stream),
                 None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
-                None => return Err(WireError::Refused("this agent serves another coordinator".to_owned())),
+                None => {
+                    return Err(WireError::Refused(
+                        "this agent serves another coordinator, or ends what a lost one has begun".to_owned(),
+                    ));
+                }
             }
         }
     }

@@ -130,11 +130,18 @@ impl Agent {
 
     /// Ends the process at once.
     pub(super) fn kill(&mut self) {
-        // One that has ended already is as good.
-        let _ = match &mut self.process {
-            Process::Child(child) => child.kill(),
-            Process::Elsewhere(..) => self.out.out.shutdown(std::net::Shutdown::Both),
-        };
+        match &mut self.process {
+            // One that has ended already is as good.
+            Process::Child(child) => drop(child.kill()),
+            Process::Elsewhere(..) => self.take_leave(),
+        }
+    }
+
+    /// Says that the agent is not needed any more, and hangs up: one elsewhere that only found the connection closed would go on.
+    fn take_leave(&mut self) {
+        // Whoever does not hear it is not there, or finds out by itself.
+        let _ = self.out.message(&ToAgent::Leave);
+        let _ = self.out.out.shutdown(std::net::Shutdown::Both);
     }
 
     /// How other agents reach it when it listens at `own`.
@@ -147,9 +154,9 @@ impl Agent {
 }
 
 impl Drop for Agent {
-    /// Hangs up, and sees to it that the process ends if it is a child; one elsewhere ends by itself.
+    /// Takes leave, and sees to it that the process ends if it is a child; one elsewhere ends by itself.
     fn drop(&mut self) {
-        let _ = self.out.out.shutdown(std::net::Shutdown::Both);
+        self.take_leave();
         let Process::Child(child) = &mut self.process else { return };
         let deadline = Instant::now() + GOODBYE;
         while Instant::now() < deadline {

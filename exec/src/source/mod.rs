@@ -19,7 +19,7 @@ mod vias;
 mod watch;
 
 use crate::agent::message::{Migrate, Record};
-use crate::agent::{Hosted, Reports};
+use crate::agent::{Hosted, Part, Reports};
 use crate::clock::Clock;
 use crate::error::ExecError;
 use crate::tls::Security;
@@ -38,7 +38,7 @@ use orders::Pending;
 use sender::Sender;
 use stage_link::StageNews;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -82,6 +82,8 @@ enum Input {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     input: mpsc::Sender<Input>,
+    requested: AtomicBool,
+    connected: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -96,14 +98,30 @@ impl Outgoing {
     ) -> Result<Outgoing, ExecError> {
         let (input, inputs) = mpsc::channel();
         let driver = Driver::new(migrate, guest, clock, reports, security, (input.clone(), inputs))?;
+        let (requested, connected) = (AtomicBool::new(false), driver.is_linked.clone());
         let thread = std::thread::Builder::new().name("driver".to_owned()).spawn(move || driver.run());
         let thread = thread.map_err(|source| ExecError::Kernel { call: "starting the driver's thread", source })?;
-        Ok(Outgoing { input, thread })
+        Ok(Outgoing { input, requested, connected, thread })
     }
 
     /// Tells it something; one that has ended does not mind.
     pub(crate) fn tell(&self, event: Event<Bitmap>) {
+        if matches!(event, Event::Requested) {
+            self.requested.store(true, Ordering::Relaxed);
+        }
         let _ = self.input.send(Input::Outside(event));
+    }
+
+    pub(crate) fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn part(&self) -> Part {
+        match (self.is_over(), self.connected.load(Ordering::Relaxed)) {
+            (true, _) => Part::Over,
+            (false, true) => Part::Connected,
+            (false, false) => Part::Alone,
+        }
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -129,6 +147,8 @@ struct Driver {
     target: Target,
     epochs: Arc<AtomicU32>,
     link: Option<Link>,
+    /// Whether there is one, for whoever asks from another thread.
+    is_linked: Arc<AtomicBool>,
     /// Since when there is no link although there was one.
     down: Option<Instant>,
     /// Since when every attempt has been refused.
@@ -180,6 +200,7 @@ impl Driver {
             target,
             epochs: Arc::default(),
             link: None,
+            is_linked: Arc::default(),
             down: None,
             refused: None,
             dead: false,
@@ -203,6 +224,7 @@ impl Driver {
             }
             self.look_around();
             self.work_off();
+            self.is_linked.store(self.link.is_some(), Ordering::Relaxed);
         }
         // The connections go before anything else that a thread of theirs might use.
         self.link = None;

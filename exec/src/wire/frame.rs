@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// `LMF1`, the first bytes of every frame.
 const MAGIC: u32 = u32::from_le_bytes(*b"LMF1");
 /// The version of the protocol; others are refused.
-pub(crate) const VERSION: u16 = 4;
+pub(crate) const VERSION: u16 = 5;
 /// Bytes of a header.
 pub(crate) const HEADER: usize = 48;
 /// Most bytes of a body: the set of pages to discard of the largest guest, and some.
