@@ -29,6 +29,8 @@ fn agent_process() {
 const SHARED: f64 = 0.6;
 const ZERO: f64 = 0.2;
 const MEMORY: Bytes = Bytes::from_mib(64);
+/// Gathering so slowly that a guest is at the intermediaries still when another comes some seconds later than it.
+const SLOWLY: Option<Rate> = Some(Rate(15e6));
 
 /// Writes some of its memory, and reads all of it.
 fn lively() -> Workload {
@@ -92,7 +94,7 @@ fn what_guests_have_in_common_goes_and_is_kept_once() {
     };
     let world = alike(&Workload::Idle, 3, 2);
     for copies in [1, 2] {
-        let result = all_complete(&world, &through_all(GatherWhen::AfterEviction, None, copies), &options());
+        let result = all_complete(&world, &through_all(GatherWhen::AfterEviction, SLOWLY, copies), &options());
         let (went, deduplicated, kept) = sums(&result);
         let each = f64::from(copies);
         near(went, each * (3.0 * own + common), &format!("sent, {copies} copies"));
@@ -127,14 +129,19 @@ fn room_for_each_content_once_is_enough() {
     let mut world = alike(&Workload::Idle, 3, 1);
     // Without deduplication three times 51 MiB.
     world.hosts[2].memory = Some(Bytes::from_mib(100));
-    let result = all_complete(&world, &through_all(GatherWhen::AfterEviction, None, 1), &options());
+    let strategy = through_all(GatherWhen::AfterEviction, SLOWLY, 1);
+    let result = all_complete(&world, &strategy, &options());
     let (_, _, kept) = sums(&result);
-    assert!(kept > 85e6 && kept <= 1.01 * Bytes::from_mib(100).0 as f64, "{kept}");
+    assert!(kept > 85e6, "{kept}");
     assert!(result.migrations.iter().all(|m| m.metrics.bytes.gathered > Bytes::from_mib(40)), "nothing went straight: {result:?}");
-    // With less some pages go straight.
-    world.hosts[2].memory = Some(Bytes::from_mib(60));
-    let (_, _, kept) = sums(&all_complete(&world, &through_all(GatherWhen::AfterEviction, None, 1), &options()));
-    assert!(kept <= 1.05 * Bytes::from_mib(60).0 as f64, "{kept}");
+    // With less than one guest has, some of its pages go straight. What the others find depends on how much of the first is gathered by
+    // then, and what each is charged with at most on when the others come.
+    let room = Bytes::from_mib(40);
+    world.hosts[2].memory = Some(room);
+    let result = all_complete(&world, &strategy, &options());
+    assert!(result.migrations.iter().all(|m| m.metrics.intermediary_peak <= room), "{result:?}");
+    let least = result.migrations.iter().map(|m| m.metrics.bytes.gathered).min();
+    assert!(least < Some(room + Bytes::from_mib(4)), "all went through: {result:?}");
 }
 
 /// An intermediary fails so long after the request.
