@@ -9,6 +9,7 @@ use livemig_exec::Net;
 use livemig_exec::run::{MigrationResult, Options};
 use livemig_models::world::{HostId, Incident, Move, Nic, Role, ScheduledEvent, Strategy, VmId, Workload, World};
 use migrations::{busy, completes, have_kvm, made, options, strategy, with, world};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Not a test: what an agent process of the other tests runs.
 #[test]
@@ -16,13 +17,19 @@ fn agent_process() {
     migrations::become_agent();
 }
 
-/// Whether a test can run here; says that it is skipped, and why, when not.
-fn can_run() -> bool {
+/// Whether networks can be made here; says that the test is skipped, and why, when not.
+fn have_networks() -> bool {
     let can = have_kvm().then(livemig_exec::doctor::network_namespaces);
     if let Some(Err(why)) = &can {
         println!("skipped: {why}");
     }
     matches!(can, Some(Ok(())))
+}
+
+/// Whether a test can run here; it runs alone, because others that write and send make rates less than networks allow.
+fn alone() -> Option<MutexGuard<'static, ()>> {
+    static ONE: Mutex<()> = Mutex::new(());
+    have_networks().then(|| ONE.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn in_namespaces() -> Options {
@@ -57,9 +64,7 @@ fn assert_held(migration: &MigrationResult, rate: Rate, what: &str) {
 
 #[test]
 fn a_nic_is_as_fast_as_the_scenario_says() {
-    if !can_run() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let world = wired(Workload::Idle, 1, mbit(200.0));
     for name in ["pre-copy", "post-copy"] {
         assert_held(&completes(&world, &strategy(name), &in_namespaces()), mbit(200.0), name);
@@ -68,9 +73,7 @@ fn a_nic_is_as_fast_as_the_scenario_says() {
 
 #[test]
 fn a_destination_receives_no_faster_than_it_wants_to() {
-    if !can_run() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let mut world = wired(busy(), 2, mbit(1000.0));
     world.hosts[1].reception = Some(mbit(160.0));
     let strategy = with("post-copy", |spec| spec.transfer.streams = 2);
@@ -79,9 +82,7 @@ fn a_destination_receives_no_faster_than_it_wants_to() {
 
 #[test]
 fn streams_are_spread_over_interfaces_as_far_as_the_strategy_wants() {
-    if !can_run() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let world = wired(Workload::Idle, 2, mbit(120.0));
     let over = |nics| {
         let streams = with("pre-copy", |spec| {
@@ -98,9 +99,7 @@ fn streams_are_spread_over_interfaces_as_far_as_the_strategy_wants() {
 
 #[test]
 fn guests_that_leave_one_host_together_share_its_nic() {
-    if !can_run() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let mut world = wired(Workload::Idle, 1, mbit(300.0));
     let mut third = world.hosts[1].clone();
     third.name = "dst2".to_owned();
@@ -118,9 +117,7 @@ fn guests_that_leave_one_host_together_share_its_nic() {
 
 #[test]
 fn intermediaries_free_a_source_whose_destination_takes_little() {
-    if !can_run() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let mut world = wired(busy(), 1, mbit(400.0));
     for name in ["mid1", "mid2"] {
         let mut host = world.hosts[1].clone();
@@ -128,11 +125,11 @@ fn intermediaries_free_a_source_whose_destination_takes_little() {
         world.moves[0].via.push(HostId(world.hosts.len() as u32));
         world.hosts.push(host);
     }
-    world.hosts[1].reception = Some(mbit(100.0));
+    world.hosts[1].reception = Some(mbit(80.0));
     let metrics = completes(&world, &strategy("scatter-gather"), &in_namespaces()).metrics;
     let (eviction, total) = (metrics.eviction_time.expect("it completed"), metrics.total_migration_time.expect("it completed"));
-    // 64 MiB, of which a fifth is zero: 1 s by the source's NIC, 4.3 s by what the destination takes.
-    assert!(eviction.0 * 3 < total.0 * 2 && total > Span::from_millis(4000), "{metrics:?}");
+    // 64 MiB, of which a fifth is zero: 1 s by the source's NIC, 5.4 s by what the destination takes.
+    assert!(eviction.0 * 4 < total.0 * 3 && total > Span::from_millis(5000), "{metrics:?}");
 }
 
 /// Cables of the destination are pulled for a time, counted from the request.
@@ -151,7 +148,7 @@ fn nets() -> Vec<Options> {
     if have_kvm() {
         nets.push(options());
     }
-    if can_run() {
+    if have_networks() {
         nets.push(in_namespaces());
     }
     nets

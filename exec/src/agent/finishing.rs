@@ -53,6 +53,7 @@ impl Agent {
             std::thread::sleep(LOOK);
         }
         self.tell_what_came_of_it(tell);
+        tell("that was all: this agent's part in them is over");
     }
 
     /// The part that has most left to do.
