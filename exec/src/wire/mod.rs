@@ -18,11 +18,13 @@ pub(crate) mod dial;
 pub(crate) mod entrance;
 pub(crate) mod fingerprint;
 pub(crate) mod frame;
+pub(crate) mod landing;
 pub(crate) mod message;
 mod packing;
 pub(crate) mod page_sender;
 pub(crate) mod pages;
 pub(crate) mod stage;
+pub(crate) mod table;
 
 use thiserror::Error;
 

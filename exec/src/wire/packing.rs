@@ -3,7 +3,8 @@
 //! A page that does not get smaller goes as it is. What a page is packed from is a copy: the guest may write the page meanwhile.
 
 use super::WireError;
-use super::pages::{PIECE, SUM, Table, bytes_of, check, sum_of};
+use super::pages::{PIECE, SUM, bytes_of, check, sum_of};
+use super::table::Table;
 use crate::content::Page;
 use livemig_core::units::PAGE_SIZE;
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};

@@ -3,7 +3,8 @@
 use super::WireError;
 use super::frame::{FrameWriter, HEADER, Kind};
 use super::packing::Packer;
-use super::pages::{Buffer, Direction, Form, Run, bytes_of, copy_out, new_buffer, part, pieces, plain_data, sum_of, transfer};
+use super::pages::{Buffer, Direction, bytes_of, copy_out, new_buffer, part, sum_of, transfer};
+use super::table::{Form, Run, pieces, plain_data};
 use crate::memory::{GuestMemory, ReadPages, Windows};
 use livemig_core::push_plan::Extent;
 use livemig_core::units::PageIndex;
