@@ -123,16 +123,19 @@ impl Course {
     }
 }
 
-fn simulated(point: &Point) -> Vec<Course> {
-    let settings = Settings {
+fn settings() -> Settings {
+    Settings {
         horizon: Span::from_secs(60),
         seed: 1,
         timeline: true,
         sampled: false,
         fidelity: Fidelity::Class,
         rate_tolerance: 0.0,
-    };
-    let result = livemig_sim::run(&point.world, &point.strategies[0], settings);
+    }
+}
+
+fn simulated(point: &Point) -> Vec<Course> {
+    let result = livemig_sim::run(&point.world, &point.strategies[0], settings());
     result.migrations.iter().map(|m| Course::new(m.metrics.outcome, m.technique, &m.timeline, &m.rounds)).collect()
 }
 
@@ -148,15 +151,18 @@ fn launch() -> Launch {
     }
 }
 
-fn real(point: &Point) -> Vec<Course> {
-    let options = Options {
+fn options() -> Options {
+    Options {
         lead: Span::from_millis(500),
         observe: Span::ZERO,
         horizon: Span::from_secs(60),
         timeline: true,
         ..Options::new(launch())
-    };
-    let result = livemig_exec::run::run(&point.world, &point.strategies[0], 1, &options).unwrap();
+    }
+}
+
+fn real(point: &Point) -> Vec<Course> {
+    let result = livemig_exec::run::run(&point.world, &point.strategies[0], 1, &options()).unwrap();
     let course = |m: &livemig_exec::run::MigrationResult| {
         assert!(m.is_good(), "{:?} {:?}", m.report, result.warnings);
         Course::new(m.metrics.outcome, m.technique, &m.timeline, &m.rounds)
@@ -243,6 +249,45 @@ fn both_choose_the_same_techniques_by_traffic() {
     let courses = assert_alike("chosen by traffic", &of_guests(&guests, strategy), Rule::Counts);
     let techniques: Vec<&str> = courses.iter().map(|course| course.steps[0].as_str()).collect();
     assert_eq!(techniques, ["post-copy", "pre-copy"]);
+}
+
+#[test]
+fn drains_move_the_same_guests_to_the_same_hosts() {
+    if let Err(why) = livemig_exec::guest::kvm_available() {
+        println!("skipped: {why}");
+        return;
+    }
+    let host =
+        |name: &str, mib: u32| format!("[[host]]\nname = '{name}'\nnics = [{{ rate = '10 Gbit/s' }}]\nmemory = '{mib} MiB'\n");
+    let guest = |name: &str, mib: u32, to: &str| {
+        format!("[[vm]]\nname = '{name}'\nhost = 'old'\nmemory = '{mib} MiB'\nworkload = {HOT_COLD}\n{to}\n")
+    };
+    let text = format!(
+        "schema = 1\nname = 'parity'\nhorizon = '1 min'\n{}{}{}{}{}{}{}{}\
+         [drain]\nhost = 'old'\nat = '1 s'\ndestinations = 'new*'\norder = 'largest-first'\nplacement = 'most-room'\n\
+         strategies = [{{ name = 'it', limit = '600 Mbit/s', preset = 'post-copy' }}]\n",
+        host("old", 400),
+        host("new1", 100),
+        host("new2", 150),
+        guest("vm0", 32, ""),
+        guest("vm1", 64, ""),
+        guest("vm2", 48, "to = 'new1'"),
+        guest("vm3", 64, ""),
+        // There is no room for the last.
+        guest("vm4", 40, ""),
+    );
+    let scenario = livemig_models::scenario::parse(&text, Path::new("."), "parity.toml").unwrap().scenario;
+    let point = &scenario.points[0];
+    let simulated = livemig_sim::run(&point.world, &point.strategies[0], settings());
+    let real = livemig_exec::run::run(&point.world, &point.strategies[0], 1, &options()).unwrap();
+    let predicted: Vec<_> = simulated.migrations.iter().map(|m| (m.vm, m.destination, m.attempt, m.metrics.outcome)).collect();
+    let measured: Vec<_> = real.migrations.iter().map(|m| (m.vm, m.destination, m.attempt, m.metrics.outcome)).collect();
+    assert_eq!(predicted, measured, "{:?}", real.warnings);
+    assert!(real.migrations.iter().all(livemig_exec::run::MigrationResult::is_good));
+    let [predicted, measured] = [simulated.drain, real.drain].map(Option::unwrap);
+    assert_eq!(predicted.not_moved, measured.not_moved);
+    let summed = |drain: &livemig_sim::DrainResult| (drain.whole.moved, drain.whole.not_moved, drain.whole.retried);
+    assert_eq!((summed(&predicted), predicted.not_moved.len()), (summed(&measured), 1));
 }
 
 #[test]

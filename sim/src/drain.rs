@@ -3,15 +3,13 @@
 use crate::drive::Drive;
 use crate::engine::{Engine, Happening};
 use crate::fidelity::Fidelity;
-use crate::{DrainResult, NotMoved};
-use livemig_core::drain::{Command, Drain, Event, Fate, HostIndex, HostReport, HostState, Left, Rates, Report, VmIndex};
+use livemig_core::drain::{Command, Drain, Event, HostIndex, HostReport, HostState, Rates, Report, VmIndex};
 use livemig_core::ledger::Observation;
 use livemig_core::machine::Outcome;
 use livemig_core::policy::order::Order;
 use livemig_core::units::{Rate, Span, Time};
 use livemig_core::vocabulary;
-use livemig_models::dirtying::dirty_after;
-use livemig_models::world::{HostId, Move, Vm, VmId, World, intermediaries};
+use livemig_models::world::{DrainResult, HostId, Move, VmId, World};
 use std::collections::{BTreeMap, VecDeque};
 
 /// The drain of a run and what it has shown so far.
@@ -25,8 +23,7 @@ pub(crate) struct Draining {
     /// Migrations that begin at this instant and whose techniques are chosen together.
     starting: Vec<u32>,
     returns_after: Option<Span>,
-    hosts: Vec<HostReport>,
-    not_moved: Vec<NotMoved>,
+    result: DrainResult,
 }
 
 impl Draining {
@@ -43,25 +40,9 @@ impl Draining {
             failed: BTreeMap::new(),
             starting: Vec::new(),
             returns_after: drain.returns_after,
-            hosts: Vec::with_capacity(drain.hosts.len()),
-            not_moved: Vec::new(),
+            result: DrainResult::default(),
         })
     }
-
-    fn note(&mut self, report: Report) {
-        match report {
-            Report::Vm { fate: Fate::Moved { .. }, .. } => {}
-            Report::Vm { vm, host, fate } => self.not_moved.push(NotMoved { vm: VmId(vm.0), host: HostId(host.0), fate }),
-            Report::Host(report) => self.hosts.push(report),
-        }
-    }
-}
-
-/// The bytes per second that a guest dirties in the first second after a collection.
-fn dirty_rate(vm: &Vm) -> Rate {
-    let (workload, _) = vm.workload.phase_at(Span::ZERO);
-    let regions = workload.regions(vm.memory);
-    Rate(regions.iter().map(|r| dirty_after(&r.pattern, r.bytes.0 as f64, r.writes, 0.0, 1.0)).sum())
 }
 
 impl<F: Fidelity> Engine<'_, F> {
@@ -76,7 +57,7 @@ impl<F: Fidelity> Engine<'_, F> {
         let Some(drain) = &self.world.drain else { return };
         if drain.order == Order::LeastDirtyingFirst {
             for (i, vm) in self.world.vms.iter().enumerate() {
-                let rates = Rates { dirty: dirty_rate(vm), ..Rates::default() };
+                let rates = Rates { dirty: vm.dirty_rate(), ..Rates::default() };
                 self.tell_drain(Event::Rates { vm: VmIndex(i as u32), rates });
             }
         }
@@ -97,7 +78,7 @@ impl<F: Fidelity> Engine<'_, F> {
                 rx: Rate(both.rx),
                 // What was told at the request is perhaps not heard yet.
                 dirty: if drain.order == Order::LeastDirtyingFirst {
-                    dirty_rate(&self.world.vms[vm as usize])
+                    self.world.vms[vm as usize].dirty_rate()
                 } else {
                     known.dirty
                 },
@@ -132,19 +113,12 @@ impl<F: Fidelity> Engine<'_, F> {
     pub(crate) fn tell_drain_of_ending(&mut self, m: u32, outcome: Outcome) {
         let (vm, drained) = (self.drives[m as usize].vm, self.drives[m as usize].drained);
         let Some(draining) = self.draining.as_mut().filter(|_| drained) else { return };
-        let left = match outcome {
-            Outcome::Completed => {
-                draining.failed.remove(&vm);
-                draining.inbox.push_back(Event::Done(VmIndex(vm.0)));
-                return;
-            }
-            Outcome::Aborted | Outcome::Cancelled => Left::AtSource,
-            Outcome::Lost => Left::Nothing,
-            Outcome::Undecided => Left::Undecided,
-            Outcome::Unfinished => unreachable!("a migration that has ended is finished"),
-        };
-        *draining.failed.entry(vm).or_default() += 1;
-        draining.inbox.push_back(Event::Failed { vm: VmIndex(vm.0), left });
+        if outcome == Outcome::Completed {
+            draining.failed.remove(&vm);
+        } else {
+            *draining.failed.entry(vm).or_default() += 1;
+        }
+        draining.inbox.push_back(Event::ended(VmIndex(vm.0), outcome).expect("a migration that has ended is finished"));
     }
 
     /// Tells the drain what has happened and carries out what it says.
@@ -171,14 +145,15 @@ impl<F: Fidelity> Engine<'_, F> {
             if let (Report::Host(HostReport { host, emptied: Some(_), .. }), Some(after)) = (&report, draining.returns_after) {
                 self.queue.push(self.now + after, Happening::HostReturns(HostId(host.0)));
             }
-            draining.note(report);
+            draining.result.note(report);
         }
     }
 
     fn execute_drain(&mut self, command: &Command) {
         match command {
-            Command::Start { vm, strategy: _, destination, via, rate } => {
-                let via = self.intermediaries_for(VmId(vm.0), via.iter().map(|h| HostId(h.0)).collect());
+            Command::Start { vm, strategy: _, destination, via: _, rate } => {
+                let source = self.guests[vm.0 as usize].host;
+                let via = self.world.drain.as_ref().map(|drain| drain.stages(self.world, VmId(vm.0), source)).unwrap_or_default();
                 let order = Move { vm: VmId(vm.0), to: HostId(destination.0), at: self.now, via };
                 self.start_drained(&order, *rate);
             }
@@ -195,13 +170,6 @@ impl<F: Fidelity> Engine<'_, F> {
                 }
             }
         }
-    }
-
-    /// Of the hosts that may stage pages, those that do so for this VM.
-    fn intermediaries_for(&self, vm: VmId, all: Vec<HostId>) -> Vec<HostId> {
-        let chosen = self.world.drain.as_ref().is_some_and(|d| d.via_is_chosen);
-        let (source, memory) = (self.guests[vm.0 as usize].host, self.world.vms[vm.0 as usize].memory);
-        if chosen { intermediaries(&self.world.hosts, source, memory, all) } else { all }
     }
 
     fn start_drained(&mut self, order: &Move, allowance: Option<Rate>) {
@@ -252,6 +220,6 @@ impl<F: Fidelity> Engine<'_, F> {
         }
         self.collect_reports();
         let draining = self.draining.take()?;
-        Some(DrainResult { whole: draining.machine.whole(), hosts: draining.hosts, not_moved: draining.not_moved })
+        Some(DrainResult { whole: draining.machine.whole(), ..draining.result })
     }
 }

@@ -26,10 +26,9 @@ mod watcher;
 mod ways;
 mod wiring;
 
-use livemig_core::drain::{Fate, HostReport, Whole};
 use livemig_core::ledger::{Metrics, RoundRecord, TimelinePoint};
 use livemig_core::units::{Rate, Span, Time};
-pub use livemig_models::world::Fidelity;
+pub use livemig_models::world::{DrainResult, Fidelity, NotMoved};
 use livemig_models::world::{HostId, Strategy, VmId, World};
 
 /// How a run is made and what is kept of it.
@@ -85,28 +84,6 @@ pub struct MigrationResult {
     pub rounds: Vec<RoundRecord>,
     /// Its timeline, when asked for.
     pub timeline: Vec<TimelinePoint>,
-}
-
-/// What came of a drain. Hosts and VMs have the numbers that they have in the world.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DrainResult {
-    /// The drain as a whole.
-    pub whole: Whole,
-    /// One entry per host to be drained, in the order in which their turns ended.
-    pub hosts: Vec<HostReport>,
-    /// The VMs that did not leave, or not well, in the order in which that was clear. Those that never had a place have no migration.
-    pub not_moved: Vec<NotMoved>,
-}
-
-/// A VM that did not leave a host that was to be drained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotMoved {
-    /// The VM.
-    pub vm: VmId,
-    /// The host.
-    pub host: HostId,
-    /// Why.
-    pub fate: Fate,
 }
 
 /// What became of one flow of the scenario.

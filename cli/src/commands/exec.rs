@@ -119,7 +119,7 @@ impl Executor for Machine {
         let listed = ran.flows.into_iter().filter(|flow| flow.listed);
         let flows = listed.map(|flow| FlowResult { name: flow.name, mean: flow.mean, before: flow.before }).collect();
         let ended = Time::ZERO + ran.ended;
-        Ok(Run { result: RunResult { migrations, flows, drain: None, ended, events: 0 }, complaints })
+        Ok(Run { result: RunResult { migrations, flows, drain: ran.drain, ended, events: 0 }, complaints })
     }
 
     fn facts(&self) -> Vec<(&'static str, Value)> {
@@ -180,7 +180,7 @@ fn simulated(m: MigrationResult) -> livemig_sim::MigrationResult {
         vm: m.vm,
         source: m.source,
         destination: m.destination,
-        attempt: 1,
+        attempt: m.attempt,
         technique: m.technique,
         metrics: m.metrics,
         rounds: m.rounds,

@@ -1,6 +1,7 @@
 //! What a drain and its driver say to each other.
 
 use super::{HostIndex, VmIndex};
+use crate::machine::Outcome;
 use crate::units::{Rate, Span, Time};
 use std::sync::Arc;
 
@@ -49,6 +50,21 @@ pub enum Event {
     Withdrawn(VmIndex),
     /// The drain is not wanted any more: what is under way is called off, nothing else begins.
     Cancel,
+}
+
+impl Event {
+    /// The end of a VM's migration, which ended like this; `None` for one that has not.
+    #[must_use]
+    pub const fn ended(vm: VmIndex, outcome: Outcome) -> Option<Event> {
+        let left = match outcome {
+            Outcome::Completed => return Some(Event::Done(vm)),
+            Outcome::Aborted | Outcome::Cancelled => Left::AtSource,
+            Outcome::Lost => Left::Nothing,
+            Outcome::Undecided => Left::Undecided,
+            Outcome::Unfinished => return None,
+        };
+        Some(Event::Failed { vm, left })
+    }
 }
 
 /// What a VM sends, receives and dirties.

@@ -56,6 +56,8 @@ pub(crate) enum ToAgent {
     StageDead { session: u32, via: u16 },
     /// Nobody will fetch what is kept here of this session.
     Unstage { session: u32 },
+    /// The migration may send so much at most, whatever its strategy says.
+    Allow { session: u32, rate: Rate },
     /// The cables of the host at this address, or of this one, are pulled or plugged in again.
     Cables { of: Option<IpAddr>, pulled: bool },
     /// The guest's load changes: it goes to this phase, wherever it is or comes to.

@@ -157,6 +157,10 @@ impl Agent {
             ToAgent::Prepare { session } => return self.tell(session, Event::Prepare),
             ToAgent::Request { session } => return self.tell(session, Event::Requested),
             ToAgent::Cancel { session } => return self.tell(session, Event::Cancel),
+            ToAgent::Allow { session, rate } => {
+                self.outgoing.get(&session).into_iter().for_each(|outgoing| outgoing.allow(rate));
+                return Ok(());
+            }
             ToAgent::PeerDead { session, peer } => return self.tell(session, Event::PeerDead { peer, recoverable: false }),
             ToAgent::SourceDead { session, lost } => {
                 let missing = self.reception.as_ref().and_then(|r| r.source_dead(session, lost));

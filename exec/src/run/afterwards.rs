@@ -4,7 +4,6 @@ use super::coordinator::Coordinator;
 use crate::agent::message::{FromAgent, ToAgent};
 use crate::error::ExecError;
 use crate::verify::Report;
-use livemig_core::ledger::Observation;
 use livemig_core::machine::{Outcome, Phase};
 use std::time::{Duration, Instant};
 
@@ -14,9 +13,9 @@ const SETTLE: Duration = Duration::from_millis(200);
 impl Coordinator<'_> {
     /// Where a migration's guest runs, if it does: the index of its host.
     fn whereabouts(&self, index: usize) -> Option<usize> {
-        let m = self.cast.moves[index];
+        let m = self.courses[index].order;
         // Of a VM that is migrated again, the last migration knows.
-        if self.cast.moves[index + 1..].iter().any(|later| later.vm == m.vm) {
+        if self.courses[index + 1..].iter().any(|later| later.begun && later.order.vm == m.vm) {
             return None;
         }
         let host = match self.courses[index].shadow.ending().map(|e| e.outcome) {
@@ -34,17 +33,38 @@ impl Coordinator<'_> {
         host.filter(|&host| !self.agents[host].gone)
     }
 
+    /// Takes the gaps of guests whose migrations ended a moment ago.
     pub(super) fn take_gaps(&mut self) -> Result<(), ExecError> {
+        for index in 0..self.courses.len() {
+            let course = &mut self.courses[index];
+            if course.gap_taken || !course.shadow.ended {
+                continue;
+            }
+            if course.ended_at.get_or_insert_with(Instant::now).elapsed() >= SETTLE {
+                self.take_gap(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all that have not been taken.
+    pub(super) fn take_last_gaps(&mut self) -> Result<(), ExecError> {
         let until = Instant::now() + SETTLE;
         while Instant::now() < until {
             self.listen(until.saturating_duration_since(Instant::now()))?;
         }
-        for index in 0..self.courses.len() {
-            let Some(host) = self.whereabouts(index) else { continue };
-            let vm = self.cast.moves[index].vm.0;
-            if let FromAgent::Gap { gap } = self.ask(host, &ToAgent::TakeGap { vm })? {
-                self.courses[index].shadow.observe(Observation::GuestGap(gap));
-            }
+        (0..self.courses.len())
+            .filter(|&index| !self.courses[index].gap_taken)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .try_for_each(|index| self.take_gap(index))
+    }
+
+    fn take_gap(&mut self, index: usize) -> Result<(), ExecError> {
+        let Some(host) = self.whereabouts(index) else { return Ok(()) };
+        let vm = self.courses[index].order.vm.0;
+        if let FromAgent::Gap { gap } = self.ask(host, &ToAgent::TakeGap { vm })? {
+            self.courses[index].take_gap(gap);
         }
         Ok(())
     }
@@ -59,7 +79,7 @@ impl Coordinator<'_> {
                     continue;
                 }
                 let Some(host) = self.whereabouts(index) else { continue };
-                let vm = self.cast.moves[index].vm.0;
+                let vm = self.courses[index].order.vm.0;
                 if let FromAgent::Verified { report: found } = self.ask(host, &ToAgent::Verify { vm })? {
                     *report = Some(found);
                 }

@@ -7,7 +7,7 @@ use crate::guest::GuestSpec;
 use crate::net::Net;
 use livemig_core::policy::selection;
 use livemig_core::units::{Rate, Span, Time};
-use livemig_models::world::{Endpoint, HostId, Incident, Role, ScheduledEvent, Strategy, Traffic, VmId, World};
+use livemig_models::world::{Drain, Endpoint, HostId, Incident, Role, ScheduledEvent, Strategy, Traffic, Vm, VmId, World};
 
 /// The name of the host that stands for everything outside of the scenario.
 pub(super) const OUTSIDE: &str = "outside";
@@ -77,6 +77,8 @@ pub(super) enum Mishap {
     /// They are plugged in again.
     Restore(usize),
     Cancel(usize),
+    /// A VM is not to be drained any more.
+    Withdraw(VmId),
     /// So much is offered by a flow from now on.
     Offer(usize, Rate),
     /// A guest changes its load: it goes to a phase of its specification.
@@ -91,6 +93,11 @@ pub(super) struct Cast {
     pub(super) moves: Vec<Move>,
     /// Of each migration the hosts that stage its pages.
     pub(super) via: Vec<Vec<usize>>,
+    /// When the drain is requested, if there is one, and the hosts that may stage pages for it.
+    pub(super) drain_at: Option<Span>,
+    pub(super) drain_via: Vec<usize>,
+    /// The hosts that each guest may come to be at, the one where it begins first.
+    pub(super) reach: Vec<Vec<usize>>,
     /// Whoever sends pages maps them task by task.
     pub(super) windows: bool,
     /// In the order of time.
@@ -108,10 +115,8 @@ impl Cast {
     /// What real guests cannot do.
     pub(super) fn of(world: &World, strategy: &Strategy, seed: u64, options: &Options) -> Result<Cast, ExecError> {
         let refuse = |what: String| Err(ExecError::Run(format!("real mode: {what}")));
-        if world.drain.is_some() {
-            return refuse("a drain is simulated only; migrate its VMs one by one with [migrate]".to_owned());
-        }
-        let Some(first) = world.moves.iter().map(|m| m.at).min() else {
+        let drain = world.drain.as_ref();
+        let Some(first) = world.moves.iter().map(|m| m.at).chain(drain.map(|drain| drain.at)).min() else {
             return refuse("the scenario has no migration".to_owned());
         };
         let channels = strategy.spec.transfer.channels;
@@ -138,6 +143,7 @@ impl Cast {
         for (index, vm) in (0..).zip(&world.vms) {
             let (host, seed) = (cast.host(world, vm.host), crate::mix::mix(seed ^ crate::mix::mix(u64::from(index))));
             cast.guests.push(Guest { vm: VmId(index), host, spec: GuestSpec::from_vm(vm, seed)? });
+            cast.reach.push(vec![host]);
         }
         // Later times move with the first request.
         let shift = Span(first.0.saturating_sub(options.lead.0));
@@ -145,9 +151,14 @@ impl Cast {
         for m in &world.moves {
             let (from, to) = (cast.host(world, world.vms[m.vm.0 as usize].host), cast.host(world, m.to));
             cast.moves.push(Move { vm: m.vm, from, to, at: real(m.at) });
+            cast.may_be_at(m.vm, to);
             let stages = if strategy.spec.uses_intermediaries() { m.via.as_slice() } else { &[] };
             let via = stages.iter().map(|&host| cast.host(world, host)).collect();
             cast.via.push(via);
+        }
+        if let Some(drain) = drain {
+            cast.drain_at = Some(real(drain.at));
+            cast.add_drain(world, drain, strategy.spec.uses_intermediaries());
         }
         cast.add_flows(world, options)?;
         let mut events: Vec<_> = world.events.iter().collect();
@@ -163,7 +174,10 @@ impl Cast {
                 }
                 Incident::Cut(host) => cast.index(*host).map(Mishap::Cut),
                 Incident::Restore(host) => cast.index(*host).map(Mishap::Restore),
-                Incident::Cancel(vm) => cast.under_way(*vm, real(event.at)).map(Mishap::Cancel),
+                Incident::Cancel(vm) => match cast.under_way(*vm, real(event.at)) {
+                    Some(index) => Some(Mishap::Cancel(index)),
+                    None => drain.map(|_| Mishap::Withdraw(*vm)),
+                },
                 Incident::Traffic(vm, traffic) => {
                     let offers = cast.offers(*vm, *traffic);
                     cast.mishaps.extend(offers.into_iter().flatten().map(|offer| (real(event.at), offer)));
@@ -248,10 +262,7 @@ impl Cast {
     pub(super) fn is_reached_by_traffic(&self, host: usize) -> bool {
         self.flows.iter().any(|flow| match flow.to {
             End::Host(to) => to == host,
-            End::Guest(guest) => {
-                let vm = self.guests[guest].vm;
-                self.guests[guest].host == host || self.moves.iter().any(|m| m.vm == vm && m.to == host)
-            }
+            End::Guest(guest) => self.reach[guest].contains(&host),
         })
     }
 
@@ -265,13 +276,43 @@ impl Cast {
     }
 
     /// The hosts that a guest is at, now or later.
-    pub(super) fn hosts_of(&self, guest: usize) -> Vec<usize> {
-        let own = &self.guests[guest];
-        let mut hosts = vec![own.host];
-        hosts.extend(self.moves.iter().filter(|m| m.vm == own.vm).map(|m| m.to));
-        hosts.sort_unstable();
-        hosts.dedup();
-        hosts
+    pub(super) fn hosts_of(&self, guest: usize) -> &[usize] {
+        &self.reach[guest]
+    }
+
+    fn may_be_at(&mut self, vm: VmId, host: usize) {
+        let reach = &mut self.reach[vm.0 as usize];
+        if !reach.contains(&host) {
+            reach.push(host);
+        }
+    }
+
+    /// Whether guests may come to a host.
+    pub(super) fn takes_in(&self, host: usize) -> bool {
+        self.reach.iter().any(|reach| reach[1..].contains(&host)) || self.moves.iter().any(|m| m.to == host)
+    }
+
+    /// Whether a host may have to stage pages.
+    pub(super) fn stages(&self, host: usize) -> bool {
+        self.drain_via.contains(&host) || self.via.iter().any(|via| via.contains(&host))
+    }
+
+    /// The hosts that a drain may use.
+    fn add_drain(&mut self, world: &World, drain: &Drain, uses_intermediaries: bool) {
+        if uses_intermediaries {
+            self.drain_via = drain.via.iter().map(|&host| self.host(world, host)).collect();
+        }
+        // Drained hosts that take guests before their turn, or afterwards.
+        let back = if drain.onto_waiting || drain.returns_after.is_some() { drain.hosts.as_slice() } else { &[] };
+        let leaving = |vm: &&(usize, &Vm)| drain.hosts.contains(&vm.1.host);
+        for (index, _) in world.vms.iter().enumerate().collect::<Vec<_>>().iter().filter(leaving) {
+            let vm = VmId(*index as u32);
+            let given = drain.given.iter().filter(|(given, _)| *given == vm).map(|(_, to)| to);
+            for &host in drain.candidates.iter().chain(back).chain(given) {
+                let host = self.host(world, host);
+                self.may_be_at(vm, host);
+            }
+        }
     }
 
     /// The index of the migration of a VM that was requested last.

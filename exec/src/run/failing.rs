@@ -5,6 +5,7 @@ use crate::agent::message::ToAgent;
 use crate::error::ExecError;
 use crate::net::cables;
 use livemig_core::conductor::Remainder;
+use livemig_core::drain::HostState;
 use livemig_core::machine::{Outcome, Phase};
 use livemig_core::vocabulary::Peer;
 
@@ -15,8 +16,10 @@ impl Coordinator<'_> {
             return Ok(());
         }
         self.warnings.push(format!("{}: {why}", self.agents[host].name));
+        self.tell_drain_of_host(host, HostState::Dead);
         for index in 0..self.courses.len() {
-            let (m, course) = (self.cast.moves[index], &self.courses[index]);
+            let course = &self.courses[index];
+            let m = course.order;
             if course.shadow.ended {
                 continue;
             }
@@ -26,7 +29,7 @@ impl Coordinator<'_> {
                 self.destination_gone(index)?;
             } else if m.to == host && course.begun {
                 self.tell(m.from, &ToAgent::PeerDead { session: session(index), peer: Peer::Destination })?;
-            } else if let Some(via) = self.cast.via[index].iter().position(|&v| v == host).and_then(|v| u16::try_from(v).ok()) {
+            } else if let Some(via) = course.via.iter().position(|&v| v == host).and_then(|v| u16::try_from(v).ok()) {
                 self.intermediary_gone(index, via)?;
             }
         }
@@ -35,6 +38,7 @@ impl Coordinator<'_> {
 
     /// The cables of a host are pulled or plugged in again: it loses all others, and each of them loses it.
     pub(super) fn pull_cables(&mut self, host: usize, pulled: bool) -> Result<(), ExecError> {
+        self.tell_drain_of_host(host, if pulled { HostState::Cut } else { HostState::Reachable });
         if let Some(fabric) = &self.fabric {
             return fabric.cut(host, pulled);
         }
@@ -50,7 +54,7 @@ impl Coordinator<'_> {
     /// that comes to a host brings along what it has taken up, and takes up there what it has not.
     pub(super) fn change_load(&mut self, guest: usize, phase: usize) {
         let (cast, vm) = (self.cast, self.cast.guests[guest].vm.0);
-        for host in cast.hosts_of(guest) {
+        for &host in cast.hosts_of(guest) {
             // One that does not hear it has failed, and will be found to have.
             let _ = self.tell(host, &ToAgent::Load { vm, phase });
         }
@@ -64,7 +68,7 @@ impl Coordinator<'_> {
     /// The source is gone. If the guest runs at the destination that goes on, and says what is lost; otherwise the copy of the migration says
     /// what is left of it.
     fn source_gone(&mut self, index: usize) -> Result<(), ExecError> {
-        let (session, to, now) = (session(index), self.cast.moves[index].to, self.clock.now());
+        let (session, to, now) = (session(index), self.courses[index].order.to, self.clock.now());
         let shadow = &mut self.courses[index].shadow;
         shadow.source_dead(now)?;
         let rest = (shadow.phase() == Phase::Gather).then(|| self.go_on(index)).transpose()?;
@@ -89,7 +93,8 @@ impl Coordinator<'_> {
     }
 
     fn intermediary_gone(&mut self, index: usize, via: u16) -> Result<(), ExecError> {
-        let (session, m, course) = (session(index), self.cast.moves[index], &self.courses[index]);
+        let (session, course) = (session(index), &self.courses[index]);
+        let m = course.order;
         if !course.begun {
             // It will be found to be gone when it is asked for room.
             return Ok(());
@@ -102,8 +107,8 @@ impl Coordinator<'_> {
 
     /// Nobody will fetch what intermediaries keep of a migration.
     fn unstage(&mut self, index: usize) -> Result<(), ExecError> {
-        let cast = self.cast;
-        cast.via[index].iter().try_for_each(|&via| self.tell(via, &ToAgent::Unstage { session: session(index) }))
+        let via = self.courses[index].via.clone();
+        via.into_iter().try_for_each(|via| self.tell(via, &ToAgent::Unstage { session: session(index) }))
     }
 
     /// The source has said everything: the migration goes on at its destination.
@@ -111,7 +116,7 @@ impl Coordinator<'_> {
         self.course(session)?;
         let index = session as usize - 1;
         self.go_on(index)?;
-        if self.agents[self.cast.moves[index].to].gone && !self.courses[index].shadow.ended {
+        if self.agents[self.courses[index].order.to].gone && !self.courses[index].shadow.ended {
             self.destination_gone(index)?;
         }
         Ok(())
@@ -123,7 +128,7 @@ impl Coordinator<'_> {
         let remainder = course.shadow.go_on()?;
         course.handed_over = true;
         for said in std::mem::take(&mut course.early) {
-            self.take(self.cast.moves[index].to, said)?;
+            self.take(self.courses[index].order.to, said)?;
         }
         Ok(remainder)
     }

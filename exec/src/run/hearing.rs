@@ -113,17 +113,21 @@ impl Coordinator<'_> {
     /// Whether this comes from the destination before the source has said that the migration goes on there.
     fn is_early(&mut self, from: usize, session: u32) -> Result<bool, ExecError> {
         let handed_over = self.course(session)?.handed_over;
-        Ok(!handed_over && self.cast.moves[session as usize - 1].to == from)
+        Ok(!handed_over && self.courses[session as usize - 1].order.to == from)
     }
 
     fn sampled(&mut self, host: usize, vm: u32, at: Time, progress: (u64, f64)) -> Result<(), ExecError> {
-        let latest = self.courses.iter().zip(&self.cast.moves).rev().find(|(course, m)| course.begun && m.vm.0 == vm);
-        if latest.is_some_and(|(_, m)| m.to == host) {
+        let latest = self.courses.iter().rev().find(|course| course.begun && course.order.vm.0 == vm);
+        if latest.is_some_and(|course| course.order.to == host) {
             self.follow_guest(vm, host)?;
         }
-        for (course, m) in self.courses.iter_mut().zip(&self.cast.moves).filter(|(_, m)| m.vm.0 == vm) {
-            course.moved |= host == m.to;
-            if host == m.to || !course.moved {
+        if let Some(work) = self.progress.get_mut(vm as usize) {
+            let _ = work.sampled(at, progress);
+        }
+        for course in self.courses.iter_mut().filter(|course| course.begun && course.order.vm.0 == vm) {
+            let comes = host == course.order.to;
+            course.moved |= comes;
+            if comes || !course.moved {
                 course.shadow.sampled(at, progress);
             }
         }

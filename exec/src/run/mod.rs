@@ -19,6 +19,7 @@
 mod afterwards;
 mod cast;
 mod coordinator;
+mod draining;
 mod failing;
 mod hearing;
 mod lab;
@@ -38,7 +39,7 @@ use crate::verify::Report;
 use livemig_core::ledger::{Metrics, RoundRecord, TimelinePoint};
 use livemig_core::machine::Phase;
 use livemig_core::units::Span;
-use livemig_models::world::{HostId, Strategy, VmId, World};
+use livemig_models::world::{DrainResult, HostId, Strategy, VmId, World};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -116,8 +117,10 @@ impl fmt::Debug for Options {
 /// What came of a run.
 #[derive(Clone, Debug)]
 pub struct RunResult {
-    /// One for each migration, in the scenario's order.
+    /// One for each migration: the scenario's in its order, or the drain's in the order in which they began.
     pub migrations: Vec<MigrationResult>,
+    /// What came of the drain, if the scenario asks for one; its times are counted from the moment at which every guest ran.
+    pub drain: Option<DrainResult>,
     /// What traffic has got through, guests' own first and then the scenario's flows.
     pub flows: Vec<FlowResult>,
     /// How long the run took from the moment at which every guest ran.
@@ -137,6 +140,8 @@ pub struct MigrationResult {
     pub source: HostId,
     /// Where to.
     pub destination: HostId,
+    /// 1; above when the drain made the migration again because it had failed before.
+    pub attempt: u32,
     /// The preset that moved it: the strategy's, or the one of the technique that was selected.
     pub technique: &'static str,
     /// What the ledger says.
@@ -197,5 +202,5 @@ pub fn run(world: &World, strategy: &Strategy, seed: u64, options: &Options) -> 
             Some(Fabric::build(&hosts, &world.racks)?)
         }
     };
-    coordinator::Coordinator::start(&cast, strategy, options, fabric)?.run()
+    coordinator::Coordinator::start((world, &cast), strategy, options, fabric)?.run()
 }

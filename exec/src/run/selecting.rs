@@ -19,10 +19,11 @@ impl Coordinator<'_> {
             course.technique.is_none() && runs && self.is_due(*index, elapsed)
         };
         let mut due: Vec<usize> = (0..self.courses.len()).filter(is_open).collect();
-        due.sort_by_key(|&index| self.cast.moves[index].at);
-        let cast = self.cast;
-        for together in due.chunk_by(|&a, &b| cast.moves[a].at == cast.moves[b].at) {
-            self.select(&policy, together);
+        due.sort_by_key(|&index| self.courses[index].order.at);
+        let at: Vec<_> = due.iter().map(|&index| (self.courses[index].order.at, index)).collect();
+        for together in at.chunk_by(|a, b| a.0 == b.0) {
+            let together: Vec<usize> = together.iter().map(|&(_, index)| index).collect();
+            self.select(&policy, &together);
         }
     }
 
@@ -30,7 +31,7 @@ impl Coordinator<'_> {
         // By the scenario's numbers, as in the simulator, so that a choice between equals is the same one.
         let number = |host: usize| self.cast.hosts[host].id.0;
         let leaving = |&index: &usize| {
-            let m = self.cast.moves[index];
+            let m = self.courses[index].order;
             Leaving { guest: m.vm.0, source: number(m.from), destination: number(m.to) }
         };
         let leaving: Vec<Leaving> = together.iter().map(leaving).collect();
@@ -49,6 +50,6 @@ impl Coordinator<'_> {
     /// Tells the agent that makes a migration what was chosen for it, if anything was.
     pub(super) fn tell_technique(&mut self, index: usize) -> Result<(), ExecError> {
         let Some(technique) = self.courses[index].technique else { return Ok(()) };
-        self.tell(self.cast.moves[index].from, &ToAgent::Selected { session: session(index), technique })
+        self.tell(self.courses[index].order.from, &ToAgent::Selected { session: session(index), technique })
     }
 }

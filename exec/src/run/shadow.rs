@@ -31,10 +31,10 @@ pub(super) struct Shadow {
 
 impl Shadow {
     /// Of a VM with so much memory, and with so many intermediaries.
-    pub(super) fn new(spec: Spec, (memory, via): (Bytes, usize), timeline: bool, work: Work) -> Shadow {
+    pub(super) fn new(spec: Spec, (memory, via): (Bytes, usize), timeline: bool) -> Shadow {
         let ledger = if timeline { Ledger::with_timeline() } else { Ledger::new() };
         let session = Session::new(Conductor::new(spec, memory, (0..).take(via).collect()), ledger);
-        Shadow { session, due: VecDeque::new(), compared: 0, now: Time::ZERO, work, ended: false }
+        Shadow { session, due: VecDeque::new(), compared: 0, now: Time::ZERO, work: Work::default(), ended: false }
     }
 
     /// Takes a record.
@@ -179,7 +179,7 @@ mod tests {
 
     fn shadow() -> Shadow {
         let live = PRESETS.iter().map(|p| (p.spec)()).find(|spec| spec.live.is_some() && spec.push.is_none());
-        Shadow::new(live.unwrap(), (Bytes::from_mib(1), 0), false, Work::default())
+        Shadow::new(live.unwrap(), (Bytes::from_mib(1), 0), false)
     }
 
     #[test]

@@ -58,9 +58,13 @@ impl Work {
         Some(Observation::WorkBegins(at))
     }
 
-    /// The guest had made so many steps, wherever it runs, and its load offers so many per second.
+    /// The guest had made so many steps, wherever it runs, and its load offers so many per second. Samples of two hosts may overtake each
+    /// other: an older one says nothing new.
     pub(super) fn sampled(&mut self, at: Time, (steps, offered): (u64, f64)) -> Option<Observation> {
         let Some(baseline) = self.baseline else {
+            if self.before.back().is_some_and(|last| at <= last.0) {
+                return None;
+            }
             if std::mem::replace(&mut self.offered, offered) != offered {
                 self.before.clear();
             }
@@ -70,7 +74,6 @@ impl Work {
             }
             return None;
         };
-        // Samples of two hosts may overtake each other: an older one says nothing new.
         if at <= self.last.0 {
             return None;
         }

@@ -79,6 +79,7 @@ impl Driver {
                 Input::Completed(event) => self.tell(event),
                 Input::Stage(via, news) => self.stage_news(via, news),
                 Input::Outside(_)
+                | Input::Allow(_)
                 | Input::Answer { .. }
                 | Input::Connected(_)
                 | Input::Unconnected(_)

@@ -32,7 +32,7 @@ use livemig_core::ledger::Observation;
 use livemig_core::machine::{Migration, Phase};
 use livemig_core::pages::Bitmap;
 use livemig_core::push_plan::Extent;
-use livemig_core::units::{Bytes, Span, Time};
+use livemig_core::units::{Bytes, Rate, Span, Time};
 use livemig_core::vocabulary::{CmdId, Event, Peer};
 use orders::Pending;
 use sender::Sender;
@@ -54,6 +54,8 @@ const ROLLBACK: Duration = Duration::from_secs(3);
 enum Input {
     /// A wish or news from outside.
     Outside(Event<Bitmap>),
+    /// So much may be sent at most, whatever the migration says.
+    Allow(Rate),
     /// A command of the sender is complete.
     Completed(Event<Bitmap>),
     /// An order has been answered.
@@ -110,6 +112,11 @@ impl Outgoing {
             self.requested.store(true, Ordering::Relaxed);
         }
         let _ = self.input.send(Input::Outside(event));
+    }
+
+    /// It may send so much at most, whatever its strategy says.
+    pub(crate) fn allow(&self, rate: Rate) {
+        let _ = self.input.send(Input::Allow(rate));
     }
 
     pub(crate) fn is_requested(&self) -> bool {
@@ -259,6 +266,7 @@ impl Driver {
                     event => self.tell(event),
                 }
             }
+            Input::Allow(rate) => self.sender.allow(rate),
             Input::Completed(event) => self.tell(event),
             Input::Answer { id, answer } => self.answered(id, answer),
             Input::Connected(connections) => self.connected(connections),

@@ -48,6 +48,8 @@ pub(super) struct State {
     /// Since when each stream has been writing its last batch; a socket that is full makes it wait long before the window is full.
     writing: Vec<Option<Instant>>,
     flow: Flow,
+    /// What the migration limits itself to, and what it is allowed.
+    limits: [Option<Rate>; 2],
     bucket: Option<Bucket>,
     pub(super) tracker: Option<DirtyTracker>,
     /// What was dirty when it was last looked at; nothing of it has been collected since.
@@ -236,7 +238,18 @@ impl Sender {
     }
 
     pub(super) fn set_rate(&self, limit: Option<Rate>) {
-        self.lock().bucket = limit.map(|rate| Bucket::new(rate, Instant::now()));
+        self.limit(0, limit);
+    }
+
+    pub(super) fn allow(&self, most: Rate) {
+        self.limit(1, Some(most));
+    }
+
+    fn limit(&self, which: usize, limit: Option<Rate>) {
+        let mut state = self.lock();
+        state.limits[which] = limit;
+        let least = state.limits.into_iter().flatten().min_by(|a, b| a.0.total_cmp(&b.0));
+        state.bucket = least.map(|rate| Bucket::new(rate, Instant::now()));
         self.room.notify_all();
     }
 

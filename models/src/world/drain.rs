@@ -1,7 +1,7 @@
 //! A drain as a scenario asks for it.
 
-use super::{HostId, VmId, World};
-use livemig_core::drain::{self, HostIndex, Limits, PlannedVm};
+use super::{HostId, VmId, World, intermediaries};
+use livemig_core::drain::{self, Fate, HostIndex, HostReport, Limits, PlannedVm, Report, Whole};
 use livemig_core::policy::order::Order;
 use livemig_core::policy::placement::Placement;
 use livemig_core::units::{Rate, Span, Time};
@@ -38,6 +38,13 @@ pub struct Drain {
 }
 
 impl Drain {
+    /// Of the hosts that may stage pages, those that do so for this VM, which is on `source`.
+    #[must_use]
+    pub fn stages(&self, world: &World, vm: VmId, source: HostId) -> Vec<HostId> {
+        let all = self.via.clone();
+        if self.via_is_chosen { intermediaries(&world.hosts, source, world.vms[vm.0 as usize].memory, all) } else { all }
+    }
+
     /// What the drain of `world` is told; VMs and hosts have the same numbers there.
     #[must_use]
     pub fn plan(&self, world: &World) -> drain::Plan {
@@ -61,6 +68,39 @@ impl Drain {
             rate_per_host: self.rate_per_host,
             strategy: 0,
             via: index(&self.via).into(),
+        }
+    }
+}
+
+/// What came of a drain. Hosts and VMs have the numbers that they have in the world.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DrainResult {
+    /// The drain as a whole.
+    pub whole: Whole,
+    /// One entry per host to be drained, in the order in which their turns ended.
+    pub hosts: Vec<HostReport>,
+    /// The VMs that did not leave, or not well, in the order in which that was clear. Those that never had a place have no migration.
+    pub not_moved: Vec<NotMoved>,
+}
+
+/// A VM that did not leave a host that was to be drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotMoved {
+    /// The VM.
+    pub vm: VmId,
+    /// The host.
+    pub host: HostId,
+    /// Why.
+    pub fate: Fate,
+}
+
+impl DrainResult {
+    /// Takes down what the drain reports.
+    pub fn note(&mut self, report: Report) {
+        match report {
+            Report::Vm { fate: Fate::Moved { .. }, .. } => {}
+            Report::Vm { vm, host, fate } => self.not_moved.push(NotMoved { vm: VmId(vm.0), host: HostId(host.0), fate }),
+            Report::Host(report) => self.hosts.push(report),
         }
     }
 }

@@ -5,12 +5,13 @@ mod staging;
 mod workload;
 mod zipf;
 
-pub use drain::Drain;
+pub use drain::{Drain, DrainResult, NotMoved};
 pub use staging::intermediaries;
 pub use workload::{DirtyCurve, Pattern, Phase, Region, Workload};
 pub use zipf::power_sum;
 
 use crate::calibration::Calibration;
+use crate::dirtying::dirty_after;
 use livemig_core::strategy::Spec;
 use livemig_core::units::{Bytes, Rate, Span, Time};
 
@@ -186,6 +187,16 @@ pub struct Vm {
     pub content: Option<Content>,
     /// Its disk, where that is moved with it; without, it has none or shares its storage with the destination.
     pub disk: Option<Box<Disk>>,
+}
+
+impl Vm {
+    /// The bytes per second that it dirties in the first second after a collection, in its first phase.
+    #[must_use]
+    pub fn dirty_rate(&self) -> Rate {
+        let (workload, _) = self.workload.phase_at(Span::ZERO);
+        let regions = workload.regions(self.memory);
+        Rate(regions.iter().map(|r| dirty_after(&r.pattern, r.bytes.0 as f64, r.writes, 0.0, 1.0)).sum())
+    }
 }
 
 /// What the memory of a VM has in common with that of others.
